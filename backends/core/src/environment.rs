@@ -1,0 +1,263 @@
+use std::any::Any;
+use std::fmt::{self, Debug};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable, BoxFuture};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use crate::{LeaseId, Result, Revision};
+
+/// Bytes in both directions: a TCP connection, a TLS session, a pipe.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
+
+/// Accepts connections.
+#[async_trait]
+pub trait Listener: Debug + Send + 'static {
+    /// The address that it listens on, with the port that was chosen.
+    fn local_address(&self) -> String;
+
+    /// The next connection, and the address of the peer. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Unavailable`; accepting may go on.
+    async fn accept(&mut self) -> Result<(Box<dyn ByteStream>, String)>;
+}
+
+/// The one seam that a simulation replaces: everything beyond `tokio::time`, which is the clock.
+///
+/// Library and adapter code takes wall time, entropy, connections and tasks from here and from nowhere else,
+/// so that one seed decides a whole run and a simulated node owns all that it started.
+#[async_trait]
+pub trait Environment: Debug + Send + Sync + 'static {
+    /// Wall time: for records, and to notice that a machine was suspended. It may jump.
+    fn wall_time(&self) -> SystemTime;
+
+    /// The next number of the stream of this purpose. Purposes are independent: drawing one more number for
+    /// one of them changes no other.
+    fn random(&self, purpose: &'static str) -> u64;
+
+    /// Listens on an address, such as `127.0.0.1:0`.
+    ///
+    /// # Errors
+    /// `Unavailable` if it is taken, `Invalid` if it is none.
+    async fn listen(&self, address: &str) -> Result<Box<dyn Listener>>;
+
+    /// Connects to an address. Bounded only by the caller's own timeout.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn connect(&self, address: &str) -> Result<Box<dyn ByteStream>>;
+
+    /// Starts a task. Must be called where the environment can run it (for tokio: inside a runtime).
+    /// Implementations build the pair with [`Task::new`].
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task;
+
+    /// Starts a task that no busy pool may starve, such as the heartbeat of a lease. `start` is called, and
+    /// its future polled, where the task lives: what it opens there, it owns there.
+    fn spawn_vital(
+        &self,
+        name: &'static str,
+        start: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>,
+    ) -> Task;
+
+    /// Told what the component model does, as it happens: for checkers and metrics. Must return at once.
+    fn observe(&self, _fact: &Fact) {}
+}
+
+/// Something that happened in the component model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fact {
+    /// The runtime stopped believing in its lease.
+    LeaseLost {
+        /// The runtime's instance id.
+        instance: u64,
+        /// The lease that was lost.
+        lease: LeaseId,
+    },
+    /// The runtime has a lease (again).
+    LeaseHeld {
+        /// The runtime's instance id.
+        instance: u64,
+        /// The lease.
+        lease: LeaseId,
+        /// How often the runtime has had a lease, from 1.
+        epoch: u64,
+    },
+    /// A shared watcher's view changed.
+    ViewChanged {
+        /// The key prefix that is watched.
+        prefix: String,
+        /// The revision that the view is at.
+        revision: Revision,
+        /// How many instances it holds.
+        instances: usize,
+    },
+    /// A call was sent to an instance.
+    RouteChosen {
+        /// The endpoint, as `namespace/component/endpoint`.
+        endpoint: String,
+        /// The instance chosen.
+        instance: u64,
+        /// The revision of the view it was chosen from.
+        revision: Revision,
+    },
+    /// A call began.
+    CallStarted {
+        /// The endpoint, as `namespace/component/endpoint`.
+        endpoint: String,
+        /// A number that is unique in its runtime.
+        call: u64,
+        /// How long it may take.
+        deadline: Duration,
+    },
+    /// A call ended.
+    CallEnded {
+        /// The call's number.
+        call: u64,
+        /// The code of its error; none if it went well.
+        code: Option<&'static str>,
+    },
+    /// A call was accepted by an instance of this runtime.
+    RequestAccepted {
+        /// The endpoint, as `namespace/component/endpoint`.
+        endpoint: String,
+        /// The instance.
+        instance: u64,
+        /// The epoch whose lease was valid then; none if it was not.
+        epoch: Option<u64>,
+    },
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TaskEnd {
+    /// It finished.
+    Finished,
+    /// It was aborted, or whatever ran it went away.
+    Aborted,
+    /// It panicked with this message.
+    Panicked(String),
+}
+
+/// A running task. Dropping it aborts the task, unless it was [detached](Self::detach).
+pub struct Task {
+    name: &'static str,
+    abort: Option<AbortHandle>,
+    end: watch::Receiver<Option<TaskEnd>>,
+}
+
+impl Task {
+    /// Makes a task of a future: a handle, and the future to run wherever the environment runs things.
+    pub fn new(name: &'static str, task: BoxFuture<'static, ()>) -> (Self, BoxFuture<'static, ()>) {
+        let (abort, registration) = AbortHandle::new_pair();
+        let (told, end) = watch::channel(None);
+        let guarded = Abortable::new(AssertUnwindSafe(task).catch_unwind(), registration);
+        let run = async move {
+            let end = match guarded.await {
+                Ok(Ok(())) => TaskEnd::Finished,
+                Ok(Err(panic)) => {
+                    let message = panic_message(&*panic);
+                    tracing::error!(task = name, panic = message, "task panicked");
+                    TaskEnd::Panicked(message)
+                }
+                Err(_) => TaskEnd::Aborted,
+            };
+            told.send_replace(Some(end));
+        };
+        (Self { name, abort: Some(abort), end }, Box::pin(run))
+    }
+
+    /// The name it was started under.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Stops the task at its next await point.
+    pub fn abort(&self) {
+        if let Some(abort) = &self.abort {
+            abort.abort();
+        }
+    }
+
+    /// Lets the task live on without this handle.
+    pub fn detach(mut self) {
+        self.abort = None;
+    }
+
+    /// Is it over?
+    pub fn is_finished(&self) -> bool {
+        self.end.borrow().is_some() || self.end.has_changed().is_err()
+    }
+
+    /// Waits for its end. Cancel-safe; may be called again.
+    pub async fn end(&mut self) -> TaskEnd {
+        match self.end.wait_for(Option::is_some).await {
+            Ok(end) => end.clone().unwrap_or(TaskEnd::Aborted),
+            // Whoever ran it dropped it.
+            Err(_) => TaskEnd::Aborted,
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("name", &self.name).field("finished", &self.is_finished()).finish()
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<E: Environment + ?Sized> Environment for Arc<E> {
+    fn wall_time(&self) -> SystemTime {
+        (**self).wall_time()
+    }
+
+    fn random(&self, purpose: &'static str) -> u64 {
+        (**self).random(purpose)
+    }
+
+    async fn listen(&self, address: &str) -> Result<Box<dyn Listener>> {
+        (**self).listen(address).await
+    }
+
+    async fn connect(&self, address: &str) -> Result<Box<dyn ByteStream>> {
+        (**self).connect(address).await
+    }
+
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+        (**self).spawn(name, task)
+    }
+
+    fn spawn_vital(
+        &self,
+        name: &'static str,
+        start: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>,
+    ) -> Task {
+        (**self).spawn_vital(name, start)
+    }
+
+    fn observe(&self, fact: &Fact) {
+        (**self).observe(fact);
+    }
+}
