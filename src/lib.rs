@@ -1,1 +1,3 @@
-//! To be written.
+//! Distributed services out of `Namespace > Component > Endpoint`.
+
+pub mod name;
