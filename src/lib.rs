@@ -1,3 +1,5 @@
 //! Distributed services out of `Namespace > Component > Endpoint`.
 
+pub mod codec;
 pub mod name;
+pub mod record;

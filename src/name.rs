@@ -26,7 +26,7 @@ use std::sync::Arc;
 use slipring_core::{Error, Key, Range, Result, Subject};
 
 pub use self::near::near_misses;
-use self::parse::Grammar;
+pub(crate) use self::parse::Grammar;
 pub use self::path::{ComponentPath, EndpointPath, EventPath, EventScope, InstancePath, NamespacePath};
 pub use self::reference::Reference;
 
@@ -130,7 +130,7 @@ fn lower(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-')
 }
 
-fn mixed(c: char) -> bool {
+pub(crate) fn mixed(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 

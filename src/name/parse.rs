@@ -8,17 +8,17 @@ use slipring_core::{Error, Result, Subject, reject_at};
 const SEGMENT_BYTES_MAX: usize = 63;
 
 /// What a name may hold: segments of permitted characters, joined by single separators.
-pub(super) struct Grammar {
-    pub(super) what: &'static str,
-    pub(super) separators: &'static [char],
-    pub(super) permits: fn(char) -> bool,
-    pub(super) reserved: Option<&'static str>,
+pub(crate) struct Grammar {
+    pub(crate) what: &'static str,
+    pub(crate) separators: &'static [char],
+    pub(crate) permits: fn(char) -> bool,
+    pub(crate) reserved: Option<&'static str>,
     /// Completes the sentence "allowed: ...".
-    pub(super) allowed: &'static str,
+    pub(crate) allowed: &'static str,
 }
 
 impl Grammar {
-    pub(super) fn check(&self, text: &str) -> Result<()> {
+    pub(crate) fn check(&self, text: &str) -> Result<()> {
         let reject = |position, problem| Err(reject_at(self.what, text, position, problem));
         let mut start = 0;
         for segment in text.split(self.separators) {

@@ -88,7 +88,7 @@ impl ComponentPath {
     /// [`Error::Invalid`](slipring_core::Error::Invalid) if an instance's subject could get too long.
     pub fn endpoint(&self, name: EndpointName) -> Result<EndpointPath> {
         let path = EndpointPath { component: self.clone(), endpoint: name };
-        // With room for the longest id. A key is 11 bytes longer at most, far below its own limit.
+        // With room for the longest id. Its key is 11 bytes longer, far below the limit of keys.
         Subject::new(path.instance_subject(u64::MAX))?;
         Ok(path)
     }
