@@ -1,1 +1,5 @@
-//! To be written.
+//! The simulator of slipring.
+
+mod link;
+
+pub use link::{Link, LinkMode};
