@@ -1,5 +1,7 @@
 //! The bus against an independent model, and its invariants, one by one, over the same generated runs.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod model;
 mod run;
 

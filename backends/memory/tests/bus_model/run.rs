@@ -28,14 +28,12 @@ pub(crate) fn subject() -> impl Strategy<Value = String> {
 
 pub(crate) fn pattern() -> impl Strategy<Value = String> {
     let token = prop::sample::select(vec!["a", "b", "a*", ">a", "*", "*"]);
-    (vec(token, 0..4), any::<bool>())
-        .prop_map(|(mut tokens, rest)| {
-            if rest || tokens.is_empty() {
-                tokens.push(">");
-            }
-            tokens.join(".")
-        })
-        .boxed()
+    (vec(token, 0..4), any::<bool>()).prop_map(|(mut tokens, rest)| {
+        if rest || tokens.is_empty() {
+            tokens.push(">");
+        }
+        tokens.join(".")
+    })
 }
 
 /// With `messages_max` as the bound of every subscription.
@@ -71,7 +69,6 @@ pub(crate) struct Published {
 pub(crate) struct Reading {
     pub(crate) pattern: String,
     pub(crate) queue: Option<String>,
-    pub(crate) messages_max: usize,
     pub(crate) subscribed: usize,
     /// The step of its stop, its removal, or the close of its connection.
     pub(crate) stopped: Option<usize>,
@@ -170,7 +167,6 @@ impl Run {
         self.history.readings.push(Reading {
             pattern,
             queue,
-            messages_max,
             subscribed: self.step,
             stopped: None,
             items: Vec::new(),
