@@ -33,7 +33,7 @@ pub struct SubscriptionId(u64);
 /// # Who has to be woken
 /// The methods with a `readable` argument add to it every subscription whose [`next`](Self::next) may have
 /// been `Pending` before and is ready now.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bus {
     capabilities: MessagingCapabilities,
     connections: BTreeSet<ConnectionId>,
@@ -45,7 +45,7 @@ pub struct Bus {
 }
 
 /// A subscription that is routed to, or has still something to be read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Reader {
     connection: ConnectionId,
     pattern: Pattern,

@@ -5,7 +5,7 @@ use slipring_core::{Error, Message, Result};
 /// The messages that wait for one reader: bounded; when full, the newest are dropped and counted.
 ///
 /// [`Error::Lagged`] comes out exactly where the dropped messages would have been.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Buffer {
     waiting: VecDeque<Waiting>,
     messages_max: usize,
@@ -13,7 +13,7 @@ pub struct Buffer {
     missed: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Waiting {
     /// Dropped between the message before and this one, and not yet told to the reader.
     missed_before: u64,

@@ -6,13 +6,13 @@ use super::SubscriptionId;
 
 /// Who is subscribed to what: a tree of tokens, so that a subject finds its subscriptions in a look-up per
 /// token, however many others there are, with wildcards and without.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Routes {
     root: Node,
 }
 
 /// The patterns that share their first tokens.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Node {
     /// Patterns that end here.
     end: Interest,
@@ -25,7 +25,7 @@ struct Node {
 }
 
 /// The subscriptions of one pattern, in the order of their ids.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Interest {
     plain: Vec<SubscriptionId>,
     groups: BTreeMap<QueueGroup, Vec<SubscriptionId>>,
