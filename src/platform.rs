@@ -3,8 +3,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use slipring_core::{
-    Discovery, DiscoveryCapabilities, Effect, Environment, Error, Messaging, MessagingCapabilities, Result, Task,
+    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, Error, Messaging, MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
@@ -27,6 +28,26 @@ pub(crate) struct Platform {
 impl Platform {
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Task {
         self.environment.spawn(name, Box::pin(task))
+    }
+
+    /// What identifies the store: an unleased value, written once by whoever comes first, and again after the
+    /// store was emptied.
+    pub(crate) async fn store_identity(&self) -> Result<Bytes> {
+        let key = self.deployment.store_key();
+        let identity = async {
+            loop {
+                if let Some(entry) = self.discovery.entry(&key).await? {
+                    return Ok(entry.value);
+                }
+                let fresh = Bytes::from(format!("{:016x}", self.environment.random("store identity")));
+                match self.discovery.create(key.clone(), fresh.clone(), None).await? {
+                    Commit::Applied(_) => return Ok(fresh),
+                    // Somebody else was faster: read theirs.
+                    Commit::Refused => {}
+                }
+            }
+        };
+        self.within("reading the store's identity", identity).await
     }
 
     /// One call to the discovery backend, within the time that one may take.
