@@ -66,7 +66,11 @@ fn check(variable: &'static str, address: &str) -> Result<()> {
         )),
         scheme => {
             let near = near_misses(scheme, SCHEMES);
-            let meant = if near.is_empty() { String::new() } else { format!(" (did you mean {}?)", near.join(" or ")) };
+            let meant = if near.is_empty() {
+                String::new()
+            } else {
+                format!(" (did you mean {}?)", near.join(" or "))
+            };
             let problem = format!("unknown scheme{meant}; allowed: {}", SCHEMES.join(", "));
             Err(Error::invalid(variable, scheme, problem))
         }
@@ -94,7 +98,9 @@ mod tests {
     use super::*;
 
     fn given(pairs: &'static [(&'static str, &'static str)]) -> Result<Backends> {
-        from(|variable| Ok(pairs.iter().find(|(name, _)| *name == variable).map(|(_, value)| (*value).to_owned())))
+        from(|variable| {
+            Ok(pairs.iter().find(|(name, _)| *name == variable).map(|(_, value)| (*value).to_owned()))
+        })
     }
 
     /// Without variables everything is in memory; a deployment is taken over (U1188: no server is needed).

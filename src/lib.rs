@@ -51,12 +51,10 @@ pub mod record;
 pub mod registry;
 mod runtime;
 mod settings;
-#[cfg(feature = "signals")]
+#[cfg(all(feature = "signals", unix))]
 mod signals;
 
-pub use slipring_core::{
-    Discovery, Effect, Environment, Error, Messaging, Result, Retry, SystemEnvironment,
-};
+pub use slipring_core::{Discovery, Effect, Environment, Error, Messaging, Result, Retry, SystemEnvironment};
 #[cfg(feature = "memory")]
 pub use slipring_memory::MemoryWorld;
 

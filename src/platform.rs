@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipring_core::{
-    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, Error, Messaging, MessagingCapabilities, Result, Task,
+    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, Error, Messaging,
+    MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
@@ -57,7 +58,11 @@ impl Platform {
 }
 
 /// Bounds a call whose effect is unknown when time runs out.
-pub(crate) async fn within<T>(limit: Duration, what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn within<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match tokio::time::timeout(limit, call).await {
         Ok(result) => result,
         Err(_) => Err(Error::deadline_exceeded(what, limit, Effect::Unknown)),
@@ -66,6 +71,8 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, call: impl Future<Out
 
 impl fmt::Debug for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Platform").field("instance", &format_args!("{:x}", self.instance)).finish_non_exhaustive()
+        f.debug_struct("Platform")
+            .field("instance", &format_args!("{:x}", self.instance))
+            .finish_non_exhaustive()
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use slipring_core::service::ServiceReport;
 use slipring_core::{
-    Discovery, DiscoveryCapabilities, Environment, Error, Messaging, MessagingCapabilities, MessagingExt, Result,
-    SystemEnvironment,
+    Discovery, DiscoveryCapabilities, Environment, Error, Messaging, MessagingCapabilities, MessagingExt,
+    Result, SystemEnvironment,
 };
 use tokio::sync::{OnceCell, watch};
 
@@ -269,7 +269,8 @@ impl RuntimeBuilder {
     /// `Invalid` without a backend or for a setting that cannot work; `Unsupported` for a backend that cannot
     /// do what is needed; those of the backends.
     pub async fn build(self) -> Result<DistributedRuntime> {
-        let missing = |what| Error::invalid("runtime", "", format!("it needs a {what} backend: call .{what}(..)"));
+        let missing =
+            |what| Error::invalid("runtime", "", format!("it needs a {what} backend: call .{what}(..)"));
         let discovery = self.discovery.ok_or_else(|| missing("discovery"))?;
         let messaging = self.messaging.ok_or_else(|| missing("messaging"))?;
         let environment = self.environment.unwrap_or_else(|| Arc::new(SystemEnvironment::new()));
@@ -301,7 +302,7 @@ impl RuntimeBuilder {
             registry: Registry::new(platform.clone()),
             caller: Caller::start(platform.clone()).await?,
             budget: RetryBudget::new(tokio::time::Instant::now()),
-            publishers: Publishers::new(platform.clone()),
+            publishers: Publishers::new(),
             stopping: watch::channel(false).0,
             stopped: OnceCell::new(),
             lease,

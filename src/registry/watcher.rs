@@ -1,20 +1,31 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use slipring_core::{Batch, BoxStream, Change, Effect, Error, Fact, Range, Result, Start, Task, Watch};
+use slipring_core::{
+    Batch, BoxStream, Change, DiscoveryExt, Effect, Error, Fact, Range, Result, Start, Task, Watch,
+};
 use tokio::time::Instant;
 
 use super::mirror::{Mirror, Options, State, Step};
 use super::view::{View, WatchState};
-use crate::name::EndpointPath;
+use crate::name::{EndpointPath, InstancePath, near_misses};
 use crate::platform::Platform;
+
+/// How long a list of similar names is good for.
+const NEAR_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// One watch of an endpoint's records, shared by all its clients in a runtime, and the view it keeps up to
 /// date. Dropping it ends the watch.
 #[derive(Debug)]
 pub(crate) struct Watcher {
+    platform: Arc<Platform>,
     view: Arc<View>,
+    name: Arc<str>,
+    /// What is registered and looks similar, and when that was found.
+    near: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
     task: Task,
 }
 
@@ -22,10 +33,40 @@ impl Watcher {
     /// Starts watching. Whatever happens to the watch, the view keeps what was seen last and says how old it
     /// is.
     pub(crate) fn start(platform: Arc<Platform>, endpoint: EndpointPath) -> Self {
+        let name = endpoint.to_string().into();
         let view = Arc::new(View::new(endpoint));
         let follower = Follower::new(platform.clone(), view.clone());
         let task = platform.spawn("shared watcher", follower.run());
-        Self { view, task }
+        Self { platform, view, name, near: tokio::sync::Mutex::default(), task }
+    }
+
+    /// The endpoint, as `namespace/component/endpoint`.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Endpoints of the same namespace that are registered and look similar; none if that cannot be found out.
+    /// However many ask, the store is asked once in a while.
+    pub(crate) async fn near_misses(&self) -> Vec<String> {
+        let mut near = self.near.lock().await;
+        if let Some((at, found)) = &*near
+            && at.elapsed() < NEAR_AGE_MAX
+        {
+            return found.clone();
+        }
+        let found = self.find_near_misses().await.unwrap_or_default();
+        *near = Some((Instant::now(), found.clone()));
+        found
+    }
+
+    async fn find_near_misses(&self) -> Result<Vec<String>> {
+        let namespace = self.view.endpoint().component().namespace();
+        let prefix = namespace.components();
+        let reading = self.platform.discovery.list(&prefix);
+        let entries = self.platform.within("looking for similar names", reading).await?;
+        let names = entries.iter().filter_map(|entry| InstancePath::from_key(&entry.key).ok());
+        let names: BTreeSet<_> = names.map(|path| path.endpoint().to_string()).collect();
+        Ok(near_misses(&self.name, names))
     }
 
     pub(crate) fn view(&self) -> &View {
@@ -149,4 +190,3 @@ fn state(state: &State) -> WatchState {
         State::Failed(code) => WatchState::Failed(code),
     }
 }
-
