@@ -37,7 +37,7 @@
 //! - Another broker: implement the traits of `slipring-core` and prove it with `slipring-conformance`.
 
 mod backoff;
-mod client;
+pub mod client;
 pub mod codec;
 mod component;
 mod config;
