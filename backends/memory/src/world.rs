@@ -1,0 +1,251 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use slipring_core::{Batch, Environment, LeaseId, Range, Result, Revision, Snapshot, SystemEnvironment};
+use tokio::time::Instant;
+
+use crate::store::{Saved, Store, WatchId};
+use crate::{MemoryDiscovery, Profile};
+
+/// One store and one bus, shared by all handles that are taken from it.
+///
+/// A world has no task of its own. Every call first lets the store's time pass up to now, and a watch that is
+/// being waited for wakes itself when a lease is due; so what happens under a paused clock happens exactly on
+/// time. The clock starts with the first call. Handles may be used from any number of threads and tokio
+/// runtimes at once; watches need one (with time enabled), the other calls do not.
+#[derive(Clone)]
+pub struct MemoryWorld {
+    shared: Arc<Shared>,
+}
+
+impl MemoryWorld {
+    /// A world of its own with the default [`Profile`] and the system's entropy.
+    pub fn new() -> Self {
+        Self::with(Profile::default(), Arc::new(SystemEnvironment::new()))
+    }
+
+    /// A world with this profile, whose entropy comes from this environment.
+    pub fn with(profile: Profile, environment: Arc<dyn Environment>) -> Self {
+        let store = Store::new(profile.clone(), environment.random("memory store"));
+        let timeline = Timeline { rate_ppm: profile.clock_rate_ppm.max(1).into(), origin: None };
+        let state = State { store, timeline, waiting: BTreeMap::new() };
+        // The bus of the world is made here, of `profile.messaging` and the environment.
+        Self { shared: Arc::new(Shared { profile, state: Mutex::new(state) }) }
+    }
+
+    /// What it can do and how it behaves.
+    pub fn profile(&self) -> &Profile {
+        &self.shared.profile
+    }
+
+    /// A handle to the store. All handles are alike.
+    pub fn discovery(&self) -> MemoryDiscovery {
+        MemoryDiscovery::new(self.shared.clone())
+    }
+
+    /// Forgets all history but the newest revision, as an operator's compaction does.
+    pub fn compact(&self) {
+        self.shared
+            .step(|store, _| store.compact(store.revision()))
+            .expect("the current revision is neither forgotten nor beyond itself");
+    }
+
+    /// Forgets the history before a revision.
+    ///
+    /// # Errors
+    /// `Compacted` if it is forgotten already, or is beyond the current one.
+    pub fn compact_to(&self, revision: Revision) -> Result<()> {
+        self.shared.step(|store, _| store.compact(revision))
+    }
+
+    /// The store's content as it is now: entries, leases and history.
+    pub fn export(&self) -> Saved {
+        self.shared.step(|store, _| store.export())
+    }
+
+    /// Puts the store back to a saved content, of this world or of another. Revisions may go backwards;
+    /// leases have their whole time again; the open watches fall silent or end ([`Profile::on_restore`]).
+    pub fn import(&self, saved: Saved) {
+        self.shared.step(|store, now| store.import(now, saved));
+    }
+
+    /// Empties the store, which is then at revision 1 again.
+    pub fn empty(&self) {
+        self.import(Saved::empty());
+    }
+
+    /// Everything that is in the store.
+    pub fn entries(&self) -> Snapshot {
+        self.shared.step(|store, now| store.read(now, &Range::All))
+    }
+
+    /// The leases that are not removed yet.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.shared.step(|store, _| store.leases().iter().map(|lease| lease.id).collect())
+    }
+
+    /// How many watches are open.
+    pub fn watches(&self) -> usize {
+        self.shared.step(|store, _| store.watches())
+    }
+}
+
+impl Default for MemoryWorld {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryWorld").finish_non_exhaustive()
+    }
+}
+
+/// What the handles of a world share.
+pub(crate) struct Shared {
+    pub(crate) profile: Profile,
+    state: Mutex<State>,
+}
+
+struct State {
+    store: Store,
+    timeline: Timeline,
+    /// The watches that are being waited for.
+    waiting: BTreeMap<WatchId, Waiting>,
+}
+
+struct Waiting {
+    waker: Waker,
+    /// When it looks again by itself.
+    until: Option<Instant>,
+}
+
+/// What there is for a watch.
+pub(crate) enum Polled {
+    /// An item, or the error that ends it.
+    Item(Result<Batch>),
+    /// Nothing; the waker is registered, and this is when to look again in any case.
+    Wait(Option<Instant>),
+}
+
+impl Shared {
+    /// Lets the store's time pass up to now, does one thing, and wakes whom it concerns.
+    pub(crate) fn step<R>(&self, act: impl FnOnce(&mut Store, Duration) -> R) -> R {
+        let mut state = self.lock();
+        let before = state.store.next_deadline();
+        let now = state.advance();
+        let answer = act(&mut state.store, now);
+        let wakers = state.wakers(before);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        answer
+    }
+
+    /// What there is for a watch; after `progress_at`, progress if nothing else.
+    pub(crate) fn poll(&self, watch: WatchId, progress_at: Instant, waker: &Waker) -> Polled {
+        let mut state = self.lock();
+        let before = state.store.next_deadline();
+        state.advance();
+        let wakers = state.wakers(before);
+        let polled = state.poll(watch, progress_at, waker);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        polled
+    }
+
+    /// Closes a watch.
+    pub(crate) fn unwatch(&self, watch: WatchId) {
+        let mut state = self.lock();
+        state.store.unwatch(watch);
+        let waiting = state.waiting.remove(&watch);
+        drop(state);
+        // A waker runs foreign code when it is dropped.
+        drop(waiting);
+    }
+
+    /// A panic under the lock is a broken invariant of the store, and was reported where it happened; the
+    /// others go on with what is there.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn advance(&mut self) -> Duration {
+        // Two runtimes, one of them with a paused clock, may disagree about the time.
+        let now = self.timeline.now().max(self.store.now());
+        self.store.advance(now);
+        now
+    }
+
+    /// Whom to wake: those with something to poll and, if a lease now ends before all that ended `before`,
+    /// those who would look too late.
+    fn wakers(&mut self, before: Option<Duration>) -> Vec<Waker> {
+        let woken = self.store.take_woken();
+        let mut wakers: Vec<Waker> =
+            woken.iter().filter_map(|id| self.waiting.remove(id)).map(|waiting| waiting.waker).collect();
+        if let Some(deadline) = self.store.next_deadline()
+            && before.is_none_or(|before| deadline < before)
+        {
+            let due = self.timeline.instant(deadline);
+            let (late, in_time) = std::mem::take(&mut self.waiting)
+                .into_iter()
+                .partition(|(_, waiting)| waiting.until.is_none_or(|until| until > due));
+            self.waiting = in_time;
+            wakers.extend(BTreeMap::into_values(late).map(|waiting: Waiting| waiting.waker));
+        }
+        wakers
+    }
+
+    fn poll(&mut self, watch: WatchId, progress_at: Instant, waker: &Waker) -> Polled {
+        if let Some(item) = self.store.poll(watch).transpose() {
+            return Polled::Item(item);
+        }
+        let progress = self.store.progress(watch);
+        let silent = progress.is_none();
+        if let Some(progress) = progress.filter(|_| Instant::now() >= progress_at) {
+            return Polled::Item(Ok(progress));
+        }
+        let due = self.store.next_deadline().map(|deadline| self.timeline.instant(deadline));
+        let progress_at = (!silent).then_some(progress_at);
+        let until = [due, progress_at].into_iter().flatten().min();
+        self.waiting.insert(watch, Waiting { waker: waker.clone(), until });
+        Polled::Wait(until)
+    }
+}
+
+/// The store's clock against tokio's.
+struct Timeline {
+    rate_ppm: u128,
+    /// When it was first looked at.
+    origin: Option<Instant>,
+}
+
+impl Timeline {
+    const MILLION: u128 = 1_000_000;
+
+    fn now(&mut self) -> Duration {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(*self.origin.get_or_insert(now));
+        nanos(elapsed.as_nanos() * self.rate_ppm / Self::MILLION)
+    }
+
+    /// The first moment at which the store's clock shows `at`; far away if it is beyond what a clock can say.
+    fn instant(&self, at: Duration) -> Instant {
+        let elapsed = nanos((at.as_nanos() * Self::MILLION).div_ceil(self.rate_ppm));
+        let origin = self.origin.expect("the store was looked at before it had a deadline");
+        origin.checked_add(elapsed).unwrap_or(origin + FAR_AWAY)
+    }
+}
+
+/// Thirty years: no timer waits longer.
+const FAR_AWAY: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// A duration of so many nanoseconds; what is longer than 500 years is 500 years.
+fn nanos(nanos: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
