@@ -7,6 +7,7 @@ mod protocol;
 mod stats;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,7 +21,7 @@ use self::protocol::Verb;
 pub use self::protocol::{EndpointReport, ServiceReport};
 pub use self::stats::{EndpointStats, InFlight};
 use crate::key::text;
-use crate::parse::check;
+use crate::parse::{check, reject_at};
 use crate::{
     Effect, Environment, Error, Message, Messaging, Pattern, QueueGroup, Result, Subject, Subscriber,
     Subscription, Task,
@@ -175,7 +176,14 @@ struct Shared {
     spec: ServiceSpec,
     started: String,
     messaging: Arc<dyn Messaging>,
-    endpoints: Mutex<BTreeMap<String, Served>>,
+    endpoints: Mutex<Endpoints>,
+}
+
+#[derive(Default)]
+struct Endpoints {
+    served: BTreeMap<String, Served>,
+    /// Of endpoints that are gone while requests of theirs are still in flight.
+    left: Vec<Arc<EndpointStats>>,
 }
 
 struct Served {
@@ -193,6 +201,9 @@ impl Service {
         environment: Arc<dyn Environment>,
         spec: ServiceSpec,
     ) -> Result<Self> {
+        if let Some(position) = spec.id.find('.') {
+            return Err(reject_at("service id", &spec.id, position, "it must be one token of a subject"));
+        }
         let mut questions = Vec::new();
         for verb in Verb::ALL {
             for subject in verb.subjects(&spec)? {
@@ -212,25 +223,28 @@ impl Service {
     /// # Errors
     /// [`Error::AlreadyExists`] if the service has one of this name; those of [`Messaging::subscribe`].
     pub async fn add(&self, spec: EndpointSpec) -> Result<Requests> {
-        let taken = || {
-            Error::already_exists(format!("endpoint {:?} of service {}", spec.name, self.shared.spec.name))
-        };
-        if self.shared.lock().contains_key(&spec.name) {
-            return Err(taken());
-        }
+        let stats = Arc::new(EndpointStats::default());
+        // Listed first: a second endpoint of this name must not take a single request from the first.
+        let listing = self.list(spec.clone(), &stats)?;
         let mut subscription =
             Subscription::new(Pattern::from(&spec.subject)).with_messages_max(spec.messages_max);
-        subscription.queue = spec.queue.clone();
+        subscription.queue = spec.queue;
         let subscriber = self.shared.messaging.subscribe(subscription).await?;
-        let stats = Arc::new(EndpointStats::default());
-        let mut endpoints = self.shared.lock();
-        if endpoints.contains_key(&spec.name) {
-            return Err(taken());
+        Ok(Requests { subscriber, stats, listing })
+    }
+
+    fn list(&self, spec: EndpointSpec, stats: &Arc<EndpointStats>) -> Result<Listing> {
+        match self.shared.lock().served.entry(spec.name.clone()) {
+            Entry::Occupied(_) => {
+                let what = format!("endpoint {:?} of service {}", spec.name, self.shared.spec.name);
+                Err(Error::already_exists(what))
+            }
+            Entry::Vacant(place) => {
+                let name = spec.name.clone();
+                place.insert(Served { spec, stats: stats.clone() });
+                Ok(Listing { shared: self.shared.clone(), name })
+            }
         }
-        let name = spec.name.clone();
-        endpoints.insert(name.clone(), Served { spec, stats: stats.clone() });
-        drop(endpoints);
-        Ok(Requests { subscriber, stats, listing: Listing { shared: self.shared.clone(), name } })
     }
 
     /// What the service did so far: the same as `$SRV.STATS` answers.
@@ -240,17 +254,17 @@ impl Service {
 
     /// How many endpoints it has.
     pub fn endpoints(&self) -> usize {
-        self.shared.lock().len()
+        self.shared.lock().served.len()
     }
 
-    /// Waits until no request is in flight in any endpoint. Refusing new ones is the endpoints' part
-    /// ([`Requests::stop`]). Cancel-safe.
+    /// Waits until no request is in flight in any endpoint, nor of one that is gone. Refusing new ones, and
+    /// reading those that were already accepted, is the endpoints' part ([`Requests::stop`]). Cancel-safe.
     ///
     /// # Errors
     /// [`Error::DeadlineExceeded`] with the number still in flight after `grace`.
     pub async fn drain(&self, grace: Duration) -> Result<()> {
         let deadline = Instant::now() + grace;
-        let all: Vec<_> = self.shared.lock().values().map(|served| served.stats.clone()).collect();
+        let all = self.shared.lock().stats();
         for stats in &all {
             if tokio::time::timeout_at(deadline, stats.idle()).await.is_err() {
                 let left: u64 = all.iter().map(|stats| stats.in_flight()).sum();
@@ -269,16 +283,30 @@ impl fmt::Debug for Service {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Served>> {
-        // A panic while it is held cannot leave the map half-changed.
+    fn lock(&self) -> MutexGuard<'_, Endpoints> {
+        // A panic while it is held cannot leave the lists half-changed.
         self.endpoints.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn report(&self) -> ServiceReport {
-        let served: Vec<_> = self.lock().values().map(|s| (s.spec.clone(), s.stats.clone())).collect();
+        let served: Vec<_> = self.lock().served.values().map(|s| (s.spec.clone(), s.stats.clone())).collect();
         // User code (the stats handlers) runs without the lock.
         let endpoints = served.iter().map(|(spec, stats)| EndpointReport::of(spec, stats)).collect();
         ServiceReport::of(&self.spec, &self.started, endpoints)
+    }
+}
+
+impl Endpoints {
+    /// Of all whose requests count.
+    fn stats(&self) -> Vec<Arc<EndpointStats>> {
+        self.served.values().map(|served| &served.stats).chain(&self.left).cloned().collect()
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Served> {
+        let gone = self.served.remove(name)?;
+        self.left.push(gone.stats.clone());
+        self.left.retain(|stats| stats.in_flight() > 0);
+        Some(gone)
     }
 }
 
@@ -335,7 +363,8 @@ struct Listing {
 
 impl Drop for Listing {
     fn drop(&mut self) {
-        self.shared.lock().remove(&self.name);
+        // The user's part of it, the statistics handler, is dropped without the lock.
+        let _gone = self.shared.lock().remove(&self.name);
     }
 }
 
@@ -352,7 +381,14 @@ pub(crate) async fn inspect(
     let until = Instant::now() + window;
     let mut reports = Vec::new();
     while let Ok(Some(message)) = tokio::time::timeout_at(until, answers.next()).await {
-        let message = message?;
+        let message = match message {
+            Ok(message) => message,
+            Err(Error::Lagged { missed, .. }) => {
+                tracing::warn!(missed, "answers to $SRV.STATS were lost");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if message.no_responders {
             break;
         }

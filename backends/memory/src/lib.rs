@@ -7,11 +7,15 @@
 //!
 //! The [`store`] itself is a state machine without I/O, for model checks and simulators.
 
+mod bus;
 mod discovery;
+mod messaging;
 mod profile;
 pub mod store;
 mod world;
 
+pub use bus::{Buffer, Bus, ConnectionId, SubscriptionId};
 pub use discovery::MemoryDiscovery;
+pub use messaging::{MemoryMessaging, SharedBus};
 pub use profile::{OnRestore, Profile};
 pub use world::MemoryWorld;

@@ -8,7 +8,7 @@ use slipring_core::{Batch, Environment, LeaseId, Range, Result, Revision, Snapsh
 use tokio::time::Instant;
 
 use crate::store::{Saved, Store, WatchId};
-use crate::{MemoryDiscovery, Profile};
+use crate::{MemoryDiscovery, MemoryMessaging, Profile, SharedBus};
 
 /// One store and one bus, shared by all handles that are taken from it.
 ///
@@ -19,6 +19,7 @@ use crate::{MemoryDiscovery, Profile};
 #[derive(Clone)]
 pub struct MemoryWorld {
     shared: Arc<Shared>,
+    bus: Arc<SharedBus>,
 }
 
 impl MemoryWorld {
@@ -32,8 +33,8 @@ impl MemoryWorld {
         let store = Store::new(profile.clone(), environment.random("memory store"));
         let timeline = Timeline { rate_ppm: profile.clock_rate_ppm.max(1).into(), origin: None };
         let state = State { store, timeline, waiting: BTreeMap::new() };
-        // The bus of the world is made here, of `profile.messaging` and the environment.
-        Self { shared: Arc::new(Shared { profile, state: Mutex::new(state) }) }
+        let bus = SharedBus::new(profile.messaging, environment);
+        Self { shared: Arc::new(Shared { profile, state: Mutex::new(state) }), bus }
     }
 
     /// What it can do and how it behaves.
@@ -44,6 +45,11 @@ impl MemoryWorld {
     /// A handle to the store. All handles are alike.
     pub fn discovery(&self) -> MemoryDiscovery {
         MemoryDiscovery::new(self.shared.clone())
+    }
+
+    /// A handle to the bus of its own: closing it closes no other.
+    pub fn messaging(&self) -> MemoryMessaging {
+        MemoryMessaging::new(self.bus.clone())
     }
 
     /// Forgets all history but the newest revision, as an operator's compaction does.

@@ -1,13 +1,15 @@
 //! The JSON of the NATS micro protocol.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
-use super::{EndpointSpec, EndpointStats, ServiceName, ServiceSpec};
+use super::{EndpointSpec, EndpointStats, ServiceName, ServiceSpec, StatsHandler};
+use crate::environment::panic_message;
 use crate::{Result, Subject};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +61,13 @@ pub struct ServiceReport {
     /// When it started, as RFC 3339 in UTC.
     pub started: String,
     /// Free text by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub metadata: BTreeMap<String, String>,
     /// For people; not part of the protocol's statistics.
     #[serde(skip)]
     pub description: String,
     /// Its endpoints, by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub endpoints: Vec<EndpointReport>,
 }
 
@@ -128,9 +130,26 @@ impl EndpointReport {
             last_error: stats.last_error(),
             processing_time: nanos,
             average_processing_time: nanos.checked_div(requests).unwrap_or(0),
-            data: spec.stats.as_ref().map(|stats| stats()).unwrap_or_default(),
+            data: spec.stats.as_ref().map(|stats| data(&spec.name, stats)).unwrap_or_default(),
         }
     }
+}
+
+/// What the user's handler says; one that panics must not silence the whole service.
+fn data(endpoint: &str, stats: &StatsHandler) -> serde_json::Value {
+    catch_unwind(AssertUnwindSafe(|| stats())).unwrap_or_else(|panic| {
+        tracing::error!(endpoint, panic = panic_message(&*panic), "a statistics handler panicked");
+        serde_json::Value::Null
+    })
+}
+
+/// Services in other languages write an absent map or list as `null`.
+fn null_as_default<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// What a service answers to a question.
@@ -187,6 +206,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// The report of a service written in another language is read, with `null` for what it does not have.
+    #[test]
+    fn null_is_read_as_nothing() {
+        let report: ServiceReport = serde_json::from_str(
+            r#"{"type": "io.nats.micro.v1.stats_response", "name": "n", "id": "i", "version": "1.0.0",
+                "started": "", "metadata": null, "endpoints": null, "unknown": 1}"#,
+        )
+        .unwrap();
+        assert_eq!((report.metadata.len(), report.endpoints.len()), (0, 0));
+    }
 
     /// Dates around leap days come out right.
     #[test]

@@ -88,3 +88,40 @@ impl Drop for InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D17: a request counts as ended however its holder ends, and with the time it took.
+    #[tokio::test(start_paused = true)]
+    async fn d17_a_dropped_guard_counts_the_request_out() {
+        let stats = Arc::new(EndpointStats::default());
+        let (one, two) = (stats.begin(), stats.begin());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let panicking = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _held = one;
+            panic!("in a handler");
+        }));
+        assert!(panicking.is_err());
+        assert_eq!((stats.requests(), stats.errors(), stats.in_flight()), (1, 0, 1));
+        two.failed("broken");
+        drop(two);
+        assert_eq!((stats.requests(), stats.errors(), stats.in_flight()), (2, 1, 0));
+        assert_eq!((stats.processing(), stats.last_error()), (Duration::from_secs(2), "broken".to_owned()));
+    }
+
+    /// Whoever waits for the end of the last request is told of it, also if it was waiting before.
+    #[tokio::test(start_paused = true)]
+    async fn idle_waits_for_the_last_request() {
+        let stats = Arc::new(EndpointStats::default());
+        stats.idle().await;
+        let (one, two) = (stats.begin(), stats.begin());
+        let idle = stats.idle();
+        tokio::pin!(idle);
+        drop(one);
+        assert!(futures_util::poll!(&mut idle).is_pending());
+        drop(two);
+        assert!(futures_util::poll!(&mut idle).is_ready());
+    }
+}
