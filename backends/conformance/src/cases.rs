@@ -30,7 +30,7 @@ macro_rules! table {
         /// ```ignore
         /// slipring_conformance::tests! {
         ///     clock: Paused,                 // or Real, for a server outside this process
-        ///     fixture: async || MyFixture::start().await,
+        ///     fixture: async || Arc::new(MyFixture::start().await),
         ///     skips: ["w5_resumable"],       // exactly the cases that are skipped
         /// }
         /// ```

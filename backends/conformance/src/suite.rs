@@ -83,11 +83,16 @@ pub enum Clock {
 /// # Panics
 /// If the case fails, or if it is skipped without being in `skips`, or not skipped though it is.
 #[track_caller]
-pub fn test_case<F: Fixture>(name: &str, clock: Clock, skips: &[&str], fixture: impl AsyncFnOnce() -> F) {
+pub fn test_case<F: Fixture>(
+    name: &str,
+    clock: Clock,
+    skips: &[&str],
+    fixture: impl AsyncFnOnce() -> Arc<F>,
+) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(clock == Clock::Paused).build();
     let report = runtime.expect("the operating system gives a test its runtime").block_on(async {
-        let fixture = Arc::new(fixture().await);
+        let fixture = fixture().await;
         Suite::new().only(|case| case.name == name).run(fixture).await
     });
     assert!(report.cases.len() == 1, "the table has no case {name:?}");

@@ -5,9 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::{join, try_join_all};
-use slipring_core::{
-    Effect, Environment, Error, Headers, Message, Messaging, MessagingExt, Subject, Subscriber, Task,
-};
+use slipring_core::{Effect, Environment, Error, Headers, Message, Messaging, MessagingExt, Subject, Task};
 use tokio::time::{Instant, timeout};
 
 use crate::failure::{ensure, ensure_eq};
@@ -214,7 +212,7 @@ pub async fn m7_no_responders_arrives_at_the_inbox(trial: &Trial) -> Verdict {
 pub async fn deadline_is_never_early(trial: &Trial) -> Verdict {
     let broker = trial.messaging().await?;
     let subject = trial.subject("s");
-    let silent: Subscriber = subscribe(&*broker, &subject).await?;
+    let _silent = subscribe(&*broker, &subject).await?;
     for after in [1, 50, 300].map(Duration::from_millis) {
         let began = Instant::now();
         let result = broker.request(Message::new(subject.clone(), "?"), after).await;
@@ -222,7 +220,6 @@ pub async fn deadline_is_never_early(trial: &Trial) -> Verdict {
         ensure_deadline(result)?;
         ensure!(took >= after, "given {after:?}, ended after {took:?}");
     }
-    ensure_eq!(drained(silent).await?.len(), 3, "the requests that arrived");
     Ok(())
 }
 

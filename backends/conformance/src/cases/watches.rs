@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use slipring_core::{Batch, Change, Discovery, DiscoveryExt, Entry, Prefix, Range, Revision, Start, Txn};
 use tokio::time::{Instant, timeout};
 
@@ -61,40 +61,40 @@ pub async fn w13_handoff_under_writers(trial: &Trial) -> Verdict {
     let write = async |writer: u32| {
         let own = trial.discovery().await?;
         for number in 0..WRITES {
-            // Keys that writers share, and that come and go.
-            let key = trial.key((writer + number * 7) % 10);
+            let value = bytes(format!("{writer}.{number}"));
+            // Most keys are written once and some of them deleted once, so that any change that a watch
+            // misses is missed for good.
+            let key = |number| trial.key(format!("{writer}/{number}"));
             match number % 4 {
-                3 => own.delete(key).await?,
-                _ => drop(own.put(key, bytes(format!("{writer}.{number}")), None).await?),
+                1 => own.delete(key(number - 1)).await?,
+                2 => drop(own.put(trial.key("shared"), value, None).await?),
+                _ => drop(own.put(key(number), value, None).await?),
             }
             tokio::task::yield_now().await;
         }
-        own.put(trial.key(format!("end{writer}")), Bytes::new(), None).await?;
         Ok::<_, Failure>(())
     };
+    let last = trial.key("last");
+    let write_all = async {
+        try_join_all((0..WRITERS).map(write)).await?;
+        store.put(last.clone(), Bytes::new(), None).await?;
+        Ok(())
+    };
     let watch = async |watcher: u32| {
-        for _ in 0..watcher * 5 {
+        for _ in 0..watcher * 4 {
             tokio::task::yield_now().await;
         }
         let mut follower = Follower::open(&*store, trial.prefix()).await?;
-        let all_ended = |view: &[Entry]| {
-            (0..WRITERS).all(|writer| view.iter().any(|entry| entry.key == trial.key(format!("end{writer}"))))
-        };
-        while !all_ended(&follower.view()) {
+        while !follower.view().iter().any(|entry| entry.key == last) {
             follower.changes().await?;
         }
-        Ok::<_, Failure>(follower)
+        Ok::<_, Failure>(follower.view())
     };
-    let writers = try_join_all((0..WRITERS).map(write));
-    let watchers = try_join_all((0..WATCHERS).map(watch));
-    let (_, followers) = futures_util::future::try_join(writers, watchers).await?;
-    // A write on this handle comes after all others, so a read behind it has seen them.
-    let last = trial.key("last");
-    store.put(last.clone(), Bytes::new(), None).await?;
+    let ((), views) = try_join(write_all, try_join_all((0..WATCHERS).map(watch))).await?;
+    // A write on this handle came after all others, so a read behind it has seen them.
     let read = store.list(&trial.prefix()).await?;
-    for mut follower in followers {
-        follower.until(&last).await?;
-        ensure_eq!(follower.view(), read, "base and events together");
+    for view in views {
+        ensure_eq!(view, read, "base and events together");
     }
     Ok(())
 }
