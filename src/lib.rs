@@ -1,1 +1,5 @@
-//! To be written.
+//! Distributed services out of `Namespace > Component > Endpoint`.
+
+pub mod codec;
+pub mod name;
+pub mod record;

@@ -103,7 +103,7 @@ pub enum Fact {
     /// A call was sent to an instance.
     RouteChosen {
         /// The endpoint, as `namespace/component/endpoint`.
-        endpoint: String,
+        endpoint: Arc<str>,
         /// The instance chosen.
         instance: u64,
         /// The revision of the view it was chosen from.
@@ -112,7 +112,7 @@ pub enum Fact {
     /// A call began.
     CallStarted {
         /// The endpoint, as `namespace/component/endpoint`.
-        endpoint: String,
+        endpoint: Arc<str>,
         /// A number that is unique in its runtime.
         call: u64,
         /// How long it may take.
@@ -128,7 +128,7 @@ pub enum Fact {
     /// A call was accepted by an instance of this runtime.
     RequestAccepted {
         /// The endpoint, as `namespace/component/endpoint`.
-        endpoint: String,
+        endpoint: Arc<str>,
         /// The instance.
         instance: u64,
         /// The epoch whose lease was valid then; none if it was not.

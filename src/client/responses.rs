@@ -1,0 +1,185 @@
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::de::DeserializeOwned;
+use slipring_core::{Effect, Environment, Error, Fact, Result};
+use tokio::time::{Instant, Sleep};
+
+use crate::codec::Codec;
+use crate::plane::caller::Incoming;
+use crate::registry::{Busy, Instance};
+
+/// The items of one response, as a stream.
+///
+/// `None` means that the end was announced and every item was yielded; anything else ends in an error, which
+/// is the last item. Dropping it gives the call up, and the handler at the far end is cancelled.
+pub struct Responses<T> {
+    reply: Reply,
+    item: PhantomData<fn() -> T>,
+}
+
+/// A call that was answered: its first item, and what follows.
+pub(crate) struct Reply {
+    incoming: Incoming,
+    codec: Codec,
+    instance: Arc<Instance>,
+    limits: Limits,
+    /// The first item, until it is taken.
+    first: Option<Bytes>,
+    over: bool,
+    timer: Pin<Box<Sleep>>,
+    _busy: Busy,
+    ended: Ended,
+}
+
+/// When a call is given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) began: Instant,
+    pub(crate) deadline: Instant,
+    pub(crate) inactivity_max: Duration,
+}
+
+/// Says that a call ended, when it does.
+pub(crate) struct Ended {
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) call: u64,
+    pub(crate) code: Option<&'static str>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.environment.observe(&Fact::CallEnded { call: self.call, code: self.code });
+    }
+}
+
+impl Reply {
+    /// Waits for the first item, or the end.
+    ///
+    /// # Errors
+    /// Whatever came instead of an item.
+    pub(crate) async fn first(
+        incoming: Incoming,
+        instance: Arc<Instance>,
+        limits: Limits,
+        busy: Busy,
+        ended: &mut Option<Ended>,
+    ) -> Result<Self> {
+        let mut timer = Box::pin(tokio::time::sleep_until(limits.next(Instant::now())));
+        let mut incoming = incoming;
+        let first = poll_fn(|cx| poll(&mut incoming, timer.as_mut(), &limits, cx)).await.transpose()?;
+        let ended = ended.take().expect("a call is answered once");
+        let codec = instance.codec();
+        let over = first.is_none();
+        Ok(Self { incoming, codec, instance, limits, first, over, timer, _busy: busy, ended })
+    }
+
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Bytes>>> {
+        if let Some(first) = self.first.take() {
+            self.rest();
+            return Poll::Ready(Some(Ok(first)));
+        }
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let next = std::task::ready!(poll(&mut self.incoming, self.timer.as_mut(), &self.limits, cx));
+        match &next {
+            Some(Ok(_)) => self.rest(),
+            Some(Err(error)) => {
+                self.over = true;
+                self.ended.code = Some(error.code());
+            }
+            None => self.over = true,
+        }
+        Poll::Ready(next)
+    }
+
+    /// An item came: the silence begins anew.
+    fn rest(&mut self) {
+        self.timer.as_mut().reset(self.limits.next(Instant::now()));
+    }
+
+    /// The one item of a unary call.
+    pub(crate) async fn only<T: DeserializeOwned>(mut self) -> Result<T> {
+        let only = poll_fn(|cx| self.poll_next(cx)).await;
+        let Some(bytes) = only.transpose()? else {
+            return Err(self.broken("it ended without an item, and one was expected"));
+        };
+        match poll_fn(|cx| self.poll_next(cx)).await {
+            None => self.decode(&bytes),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => Err(self.broken("it has more than one item, and one was expected: use generate")),
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
+        self.codec.decode(bytes).map_err(|error| error.raise(Effect::Applied))
+    }
+
+    fn broken(&mut self, problem: &str) -> Error {
+        let error = Error::invalid("response", self.instance.record().endpoint.clone(), problem);
+        self.ended.code = Some(error.code());
+        error.raise(Effect::Applied)
+    }
+}
+
+impl Limits {
+    /// When the next item has to be there.
+    fn next(&self, now: Instant) -> Instant {
+        self.deadline.min(now + self.inactivity_max)
+    }
+}
+
+/// The next item, or the error of the limit that passed first.
+fn poll(
+    incoming: &mut Incoming,
+    timer: Pin<&mut Sleep>,
+    limits: &Limits,
+    cx: &mut TaskContext<'_>,
+) -> Poll<Option<Result<Bytes>>> {
+    if let Poll::Ready(next) = incoming.poll_item(cx) {
+        return Poll::Ready(next);
+    }
+    std::task::ready!(timer.poll(cx));
+    let effect = if incoming.received() > 0 { Effect::Applied } else { Effect::Unknown };
+    let error = if Instant::now() >= limits.deadline {
+        Error::deadline_exceeded("the call", limits.deadline.duration_since(limits.began), effect)
+    } else {
+        let what = format!("the next item (after {} of them)", incoming.received());
+        Error::deadline_exceeded(what, limits.inactivity_max, effect)
+    };
+    Poll::Ready(Some(Err(error)))
+}
+
+impl<T> Responses<T> {
+    pub(crate) fn new(reply: Reply) -> Self {
+        Self { reply, item: PhantomData }
+    }
+
+    /// The instance that answers.
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.reply.instance
+    }
+}
+
+impl<T: DeserializeOwned> Stream for Responses<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(self.reply.poll_next(cx));
+        Poll::Ready(next.map(|item| item.and_then(|bytes| self.reply.decode(&bytes))))
+    }
+}
+
+impl<T> fmt::Debug for Responses<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responses").field("instance", &self.reply.instance.id()).finish_non_exhaustive()
+    }
+}

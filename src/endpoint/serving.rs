@@ -1,0 +1,269 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use slipring_core::service::EndpointSpec;
+use slipring_core::{Effect, Error, Result, Task};
+use tokio::sync::{OnceCell, watch};
+
+use super::serve::{Options, Serve};
+use super::HealthCheck;
+use crate::lifecycle::{LeaseHolder, Lifecycle, Outcome, Phases, StopReport};
+use crate::name::{EndpointPath, InstancePath};
+use crate::plane::server::{Plan, Server};
+use crate::platform::Platform;
+use crate::record::Record;
+use crate::registry::{Claim, Registration, SharedService};
+
+/// A served endpoint. Dropping it withdraws the endpoint at once and cancels its requests; [`stop`](Self::stop)
+/// is the orderly way.
+#[must_use = "dropping it stops serving"]
+pub struct Serving {
+    parts: Arc<ServingParts>,
+}
+
+/// What a served endpoint consists of; the runtime holds it too, to stop it.
+pub(crate) struct ServingParts {
+    platform: Arc<Platform>,
+    registration: Arc<Registration>,
+    path: InstancePath,
+    record: Record,
+    stage: Mutex<Stage>,
+    lifecycle: watch::Sender<Lifecycle>,
+    server: tokio::sync::Mutex<Server>,
+    stopped: OnceCell<StopReport>,
+    /// Its place among the endpoints that the runtime serves.
+    claim: Claim,
+    _service: SharedService,
+}
+
+/// What the record has to say, and who may change it. Under one lock, so that nothing is ever said after the
+/// withdrawal.
+struct Stage {
+    withdrawn: bool,
+    health: Option<Task>,
+}
+
+impl Serving {
+    pub(crate) async fn start(serve: Serve) -> Result<Self> {
+        let Serve { endpoint, handler, options } = serve;
+        let runtime = endpoint.runtime().clone();
+        let path = endpoint.path().clone();
+        runtime.check_running()?;
+        let claim = runtime.registry().claim(&path)?;
+        let platform = runtime.platform().clone();
+        let instance = path.instance(platform.instance);
+        let record = record(&instance, &options)?;
+        let service = runtime.registry().service(path.component()).await?;
+        let spec = endpoint_spec(&instance, &options);
+        let plan = Plan {
+            platform: platform.clone(),
+            lease: runtime.lease_holder().clone(),
+            endpoint: path,
+            handler,
+            codec: options.codec,
+            limits: options.limits,
+        };
+        let server = Server::start(plan, service.running.clone(), spec).await?;
+        let parts = Arc::new(ServingParts {
+            registration: runtime.registration().clone(),
+            path: instance,
+            record,
+            stage: Mutex::new(Stage { withdrawn: false, health: None }),
+            lifecycle: watch::channel(Lifecycle::Created).0,
+            server: tokio::sync::Mutex::new(server),
+            stopped: OnceCell::new(),
+            claim,
+            _service: service,
+            platform,
+        });
+        // From here on dropping `serving`, and so this future, withdraws everything.
+        let serving = Self { parts: parts.clone() };
+        runtime.registry().serving(&parts);
+        // A stop that began before the line above did not see this endpoint.
+        runtime.check_running()?;
+        parts.register().await?;
+        parts.begin(options.health);
+        Ok(serving)
+    }
+
+    /// Where it is reached, with its instance id.
+    pub fn path(&self) -> &InstancePath {
+        &self.parts.path
+    }
+
+    /// Where it is in its life; a channel, so that every step can be awaited.
+    pub fn lifecycle(&self) -> watch::Receiver<Lifecycle> {
+        self.parts.lifecycle.subscribe()
+    }
+
+    /// Requests that are being worked on.
+    pub async fn in_flight(&self) -> u64 {
+        self.parts.server.lock().await.stats().in_flight()
+    }
+
+    /// Stops it in order: deregister, let watchers see it, refuse new requests, wait for those in flight,
+    /// unsubscribe. Each phase is bounded by the runtime's settings and reported. Nothing brings the endpoint
+    /// back afterwards, in particular no healing. Again returns the same report.
+    pub async fn stop(&self) -> StopReport {
+        self.parts.stop().await
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.parts.withdraw();
+    }
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lifecycle = *self.parts.lifecycle.borrow();
+        f.debug_struct("Serving").field("path", &self.parts.path.to_string()).field("lifecycle", &lifecycle).finish()
+    }
+}
+
+impl ServingParts {
+    pub(crate) fn endpoint(&self) -> &EndpointPath {
+        self.path.endpoint()
+    }
+
+    /// Puts the record into the desired set and waits until it is in the store.
+    async fn register(&self) -> Result<()> {
+        let limit = self.platform.settings.register_timeout;
+        self.registration.set(self.path.key(), self.record.clone());
+        match tokio::time::timeout(limit, self.registration.confirmed(&self.path.key())).await {
+            Ok(result) => result,
+            Err(_) => {
+                let what = format!("registering {} ({})", self.path, self.registration.trouble());
+                Err(Error::deadline_exceeded(what, limit, Effect::Unknown))
+            }
+        }
+    }
+
+    /// Both ready: subscribed and registered.
+    fn begin(self: &Arc<Self>, health: Option<HealthCheck>) {
+        self.advance(Lifecycle::Registered);
+        self.advance(Lifecycle::Running);
+        let Some(check) = health else { return self.advance(Lifecycle::Healthy) };
+        let mut stage = self.stage();
+        if !stage.withdrawn {
+            let watched = Arc::downgrade(self);
+            let task = self.platform.spawn("health check", async move {
+                loop {
+                    let well = check.ask().await;
+                    let Some(parts) = watched.upgrade() else { return };
+                    parts.handle_health(well.map_err(|fault| fault.to_string()));
+                    drop(parts);
+                    tokio::time::sleep(check.interval).await;
+                }
+            });
+            stage.health = Some(task);
+        }
+    }
+
+    fn handle_health(&self, well: Result<(), String>) {
+        let stage = self.stage();
+        if stage.withdrawn {
+            return;
+        }
+        let before = *self.lifecycle.borrow();
+        let after = if well.is_ok() { Lifecycle::Healthy } else { Lifecycle::Running };
+        if let Err(cause) = &well {
+            tracing::warn!(endpoint = %self.path, cause, "the health check failed");
+        }
+        if before != after {
+            self.registration.set(self.path.key(), Record { ready: well.is_ok(), ..self.record.clone() });
+            self.lifecycle.send_replace(after);
+        }
+    }
+
+    /// Takes the record out of the desired set, before any I/O: from here on nothing registers it again.
+    fn withdraw(&self) {
+        let mut stage = self.stage();
+        stage.withdrawn = true;
+        stage.health = None;
+        self.registration.remove(&self.path.key());
+        drop(stage);
+        self.advance(Lifecycle::Stopping);
+    }
+
+    pub(crate) async fn stop(&self) -> StopReport {
+        self.stopped.get_or_init(|| self.stop_in_order()).await.clone()
+    }
+
+    async fn stop_in_order(&self) -> StopReport {
+        let settings = &self.platform.settings;
+        let mut phases = Phases::default();
+        self.withdraw();
+        phases
+            .run("deregister", async {
+                let gone = self.registration.withdrawn(&self.path.key());
+                match tokio::time::timeout(settings.deregister_timeout, gone).await {
+                    Ok(()) => Outcome::Done,
+                    Err(_) => Outcome::Unconfirmed(self.registration.trouble()),
+                }
+            })
+            .await;
+        phases
+            .run("watcher grace", async {
+                tokio::time::sleep(settings.watcher_grace).await;
+                Outcome::Done
+            })
+            .await;
+        let mut server = self.server.lock().await;
+        server.refuse();
+        phases
+            .run("drain", async {
+                match server.drain(settings.drain_timeout).await {
+                    0 => Outcome::Done,
+                    left => Outcome::Abandoned(left),
+                }
+            })
+            .await;
+        phases
+            .run("unsubscribe", async {
+                server.finish().await;
+                Outcome::Done
+            })
+            .await;
+        phases.report.requests = server.stats().requests();
+        self.advance(Lifecycle::Deregistered);
+        // Only now: until it is unsubscribed, a second serving would get the same requests.
+        self.claim.release();
+        phases.report
+    }
+
+    fn advance(&self, to: Lifecycle) {
+        // Only ever forward here; health moves between Running and Healthy under the stage's lock.
+        self.lifecycle.send_if_modified(|now| {
+            let forward = *now < to;
+            if forward {
+                *now = to;
+            }
+            forward
+        });
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        // Two plain fields, set together.
+        self.stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn record(path: &InstancePath, options: &Options) -> Result<Record> {
+    let mut record = Record::new(path, options.codec);
+    record.ready = options.health.is_none();
+    for (name, value) in &options.labels {
+        record = record.with_label(name, value)?;
+    }
+    Ok(record)
+}
+
+fn endpoint_spec(path: &InstancePath, options: &Options) -> EndpointSpec {
+    let spec = EndpointSpec::new(path.endpoint().name().as_str(), path.subject())
+        .with_metadata("codec", options.codec.name());
+    match &options.stats {
+        None => spec,
+        Some(stats) => spec.with_stats(stats.clone()),
+    }
+}

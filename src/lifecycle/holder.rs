@@ -1,0 +1,193 @@
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use slipring_core::{Discovery, Environment, Error, Fact, Lease, LeaseId, Result, Task};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::keeper::{Keeper, Step};
+use crate::backoff::Backoff;
+use crate::platform::within;
+
+/// What a runtime knows of its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaseState {
+    /// It holds this lease.
+    Held {
+        /// The lease.
+        lease: LeaseId,
+        /// How often the runtime has had a lease, from 1.
+        epoch: u64,
+    },
+    /// The lease of this epoch is lost; a new one is being asked for.
+    Lost {
+        /// The epoch that ended.
+        epoch: u64,
+    },
+    /// The runtime was stopped and gave its lease back.
+    Released,
+}
+
+/// Keeps the runtime's lease alive, and takes a new one when it is lost.
+pub(crate) struct LeaseHolder {
+    shared: Arc<Shared>,
+    task: Mutex<Option<Task>>,
+}
+
+struct Shared {
+    keeper: Mutex<Keeper>,
+    state: watch::Sender<LeaseState>,
+    instance: u64,
+    ttl: Duration,
+    timeout: Duration,
+}
+
+impl LeaseHolder {
+    /// Takes the first lease; the id of the runtime's instances is its id.
+    pub(crate) async fn start(
+        discovery: Arc<dyn Discovery>,
+        environment: Arc<dyn Environment>,
+        ttl: Duration,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let (lease, keeper) = grant(&*discovery, &*environment, ttl, timeout).await?;
+        environment.observe(&Fact::LeaseHeld { instance: lease.id.0, lease: lease.id, epoch: 1 });
+        let state = watch::channel(LeaseState::Held { lease: lease.id, epoch: 1 }).0;
+        let keeper = Mutex::new(keeper);
+        let shared = Arc::new(Shared { keeper, state, instance: lease.id.0, ttl, timeout });
+        let kept = shared.clone();
+        let vital = environment.clone();
+        let start = move || -> slipring_core::BoxFuture<'static, ()> {
+            Box::pin(async move { kept.keep(&*discovery, &*vital).await })
+        };
+        let task = environment.spawn_vital("slipring heartbeat", Box::new(start));
+        Ok(Self { shared, task: Mutex::new(Some(task)) })
+    }
+
+    /// The id of the runtime's instances: that of the first lease.
+    pub(crate) fn instance(&self) -> u64 {
+        self.shared.instance
+    }
+
+    /// The newest lease, held or not.
+    pub(crate) fn id(&self) -> LeaseId {
+        self.shared.keeper().lease()
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<LeaseState> {
+        self.shared.state.subscribe()
+    }
+
+    /// The epoch of the lease, if it is surely valid now.
+    pub(crate) fn tenure(&self, environment: &dyn Environment) -> Option<u64> {
+        let LeaseState::Held { epoch, .. } = *self.shared.state.borrow() else { return None };
+        let now = Instant::now();
+        let mut keeper = self.shared.keeper();
+        keeper.handle_wall(now, environment.wall_time());
+        keeper.alive(now).then_some(epoch)
+    }
+
+    /// Ends the heartbeats and gives the lease back.
+    ///
+    /// # Errors
+    /// Those of revoking; the lease ends by itself then.
+    pub(crate) async fn release(&self, discovery: &dyn Discovery) -> Result<()> {
+        let task = self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(mut task) = task {
+            task.abort();
+            task.end().await;
+        }
+        let before = self.shared.state.send_replace(LeaseState::Released);
+        match before {
+            LeaseState::Held { lease, .. } => match discovery.revoke(lease).await {
+                // Gone is gone.
+                Err(Error::LeaseLost { .. }) => Ok(()),
+                other => other,
+            },
+            LeaseState::Lost { .. } | LeaseState::Released => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        // Plain state; every change of it is whole.
+        self.keeper.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    async fn keep(&self, discovery: &dyn Discovery, environment: &dyn Environment) {
+        let mut epoch = 1;
+        loop {
+            self.beat_until_lost(discovery, environment).await;
+            let lost = self.keeper().lease();
+            tracing::warn!(instance = format_args!("{:x}", self.instance), %lost, epoch, "the lease is lost");
+            environment.observe(&Fact::LeaseLost { instance: self.instance, lease: lost });
+            self.state.send_replace(LeaseState::Lost { epoch });
+            let lease = self.regain(discovery, environment).await;
+            epoch += 1;
+            tracing::info!(instance = format_args!("{:x}", self.instance), lease = %lease.id, epoch, "a new lease");
+            environment.observe(&Fact::LeaseHeld { instance: self.instance, lease: lease.id, epoch });
+            self.state.send_replace(LeaseState::Held { lease: lease.id, epoch });
+        }
+    }
+
+    async fn beat_until_lost(&self, discovery: &dyn Discovery, environment: &dyn Environment) {
+        loop {
+            let now = Instant::now();
+            let step = {
+                let mut keeper = self.keeper();
+                keeper.handle_wall(now, environment.wall_time());
+                keeper.poll(now)
+            };
+            match step {
+                Step::Lost => return,
+                Step::Wait(until) => tokio::time::sleep_until(until).await,
+                Step::Beat { timeout } => {
+                    let (beat, lease) = {
+                        let mut keeper = self.keeper();
+                        (keeper.handle_sent(now), keeper.lease())
+                    };
+                    let answer = within(timeout, "a heartbeat", discovery.keep_alive(lease)).await;
+                    let now = Instant::now();
+                    let mut keeper = self.keeper();
+                    keeper.handle_wall(now, environment.wall_time());
+                    match answer {
+                        Ok(ttl) => keeper.handle_ack(now, beat, ttl),
+                        Err(Error::LeaseLost { .. }) => keeper.handle_lost(),
+                        Err(error) => {
+                            tracing::debug!(%lease, %error, "a heartbeat failed");
+                            keeper.handle_failure(now, beat);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for a new lease until there is one.
+    async fn regain(&self, discovery: &dyn Discovery, environment: &dyn Environment) -> Lease {
+        let mut backoff = Backoff::new(environment.random("lease backoff"));
+        loop {
+            match grant(discovery, environment, self.ttl, self.timeout).await {
+                Ok((lease, keeper)) => {
+                    *self.keeper() = keeper;
+                    return lease;
+                }
+                Err(error) => tracing::debug!(%error, "no new lease yet"),
+            }
+            tokio::time::sleep(backoff.fail()).await;
+        }
+    }
+}
+
+async fn grant(
+    discovery: &dyn Discovery,
+    environment: &dyn Environment,
+    ttl: Duration,
+    timeout: Duration,
+) -> Result<(Lease, Keeper)> {
+    let (asked, wall) = (Instant::now(), environment.wall_time());
+    let lease = within(timeout, "granting a lease", discovery.grant(ttl)).await?;
+    Ok((lease, Keeper::new(lease.id, lease.ttl, asked, wall)))
+}

@@ -1,0 +1,462 @@
+//! The worker's side of the broker plane: one subject per instance of an endpoint.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use slipring_core::service::{EndpointSpec, EndpointStats, InFlight, Requests, Service};
+use slipring_core::{BoxStream, Effect, Error, Fact, Headers, Message, Result, Subject, Task};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::wire::{self, Control};
+use crate::LeasePolicy;
+use crate::codec::Codec;
+use crate::endpoint::{Context, Handler, Metadata, Output, panicked};
+use crate::lifecycle::LeaseHolder;
+use crate::name::EndpointPath;
+use crate::platform::Platform;
+
+/// How many requests an endpoint works on, and how many may wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) concurrency: usize,
+    pub(crate) queue: usize,
+}
+
+/// A served endpoint. Dropping it stops its subscription and cancels the requests in flight.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    task: Task,
+    _abandon: DropGuard,
+}
+
+struct Shared {
+    platform: Arc<Platform>,
+    lease: Arc<LeaseHolder>,
+    endpoint: EndpointPath,
+    name: Arc<str>,
+    handler: Arc<dyn Handler>,
+    codec: Codec,
+    limits: Limits,
+    permits: Semaphore,
+    stats: Arc<EndpointStats>,
+    refusing: AtomicBool,
+    stop: CancellationToken,
+    abandon: CancellationToken,
+    jobs: Mutex<BTreeMap<JobId, Arc<Job>>>,
+}
+
+/// Where its answers go, and the caller's number for it.
+type JobId = (Subject, u64);
+
+/// A request that is being worked on.
+struct Job {
+    id: Option<JobId>,
+    cancel: CancellationToken,
+    began: Instant,
+    /// When the caller was heard last, in milliseconds after `began`.
+    heard_ms: AtomicU64,
+    /// How many items the caller takes in all.
+    credit: AtomicU64,
+    more_credit: Notify,
+}
+
+/// What a server is made of.
+pub(crate) struct Plan {
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) lease: Arc<LeaseHolder>,
+    pub(crate) endpoint: EndpointPath,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) codec: Codec,
+    pub(crate) limits: Limits,
+}
+
+impl Server {
+    /// Subscribes and serves: when it resolves, requests are routed to it.
+    pub(crate) async fn start(plan: Plan, service: Arc<Service>, spec: EndpointSpec) -> Result<Self> {
+        let requests = service.add(spec.clone()).await?;
+        let abandon = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            name: plan.endpoint.to_string().into(),
+            permits: Semaphore::new(plan.limits.concurrency),
+            stats: requests.stats().clone(),
+            refusing: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            abandon: abandon.clone(),
+            jobs: Mutex::default(),
+            platform: plan.platform,
+            lease: plan.lease,
+            endpoint: plan.endpoint,
+            handler: plan.handler,
+            codec: plan.codec,
+            limits: plan.limits,
+        });
+        let serving = serve(shared.clone(), service, spec, requests);
+        let task = shared.platform.spawn("endpoint", serving);
+        Ok(Self { shared, task, _abandon: abandon.drop_guard() })
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<EndpointStats> {
+        &self.shared.stats
+    }
+
+    /// From now on new requests are answered with `draining`.
+    pub(crate) fn refuse(&self) {
+        self.shared.refusing.store(true, Ordering::Release);
+    }
+
+    /// Waits for the requests in flight, cancels those that take longer than `timeout`, and returns how many
+    /// that were.
+    pub(crate) async fn drain(&self, timeout: Duration) -> u64 {
+        if tokio::time::timeout(timeout, self.shared.stats.idle()).await.is_ok() {
+            return 0;
+        }
+        let left = self.shared.stats.in_flight();
+        self.shared.abandon.cancel();
+        self.shared.stats.idle().await;
+        left
+    }
+
+    /// Unsubscribes, refuses what had already arrived, and ends.
+    pub(crate) async fn finish(&mut self) {
+        self.shared.stop.cancel();
+        self.task.end().await;
+    }
+}
+
+async fn serve(shared: Arc<Shared>, service: Arc<Service>, spec: EndpointSpec, mut requests: Requests) {
+    let mut stopping = false;
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = shared.stop.cancelled(), if !stopping => {
+                stopping = true;
+                requests.stop();
+                continue;
+            }
+            message = requests.next() => message,
+        };
+        match message {
+            Some(Ok(message)) => shared.clone().accept(message).await,
+            Some(Err(Error::Lagged { missed, .. })) => {
+                tracing::warn!(endpoint = %shared.name, missed, "requests were lost to a full buffer");
+            }
+            _ if stopping => return,
+            None | Some(Err(_)) => {
+                tracing::warn!(endpoint = %shared.name, "the subscription broke; it is opened anew");
+                drop(requests);
+                match reopen(&shared, &service, &spec).await {
+                    Some(anew) => requests = anew,
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+/// Subscribes again, for as long as it takes; `None` once the endpoint stops.
+async fn reopen(shared: &Shared, service: &Service, spec: &EndpointSpec) -> Option<Requests> {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        if let Ok(requests) = service.add(spec.clone()).await {
+            return Some(requests);
+        }
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return None,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(1)),
+        }
+    }
+}
+
+impl Shared {
+    async fn accept(self: Arc<Self>, message: Message) {
+        if let Some(control) = Control::of(&message.headers) {
+            return self.control(control, message).await;
+        }
+        let answers = match Answers::to(&self, &message) {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::debug!(endpoint = %self.name, %error, "a request that cannot be answered is dropped");
+                return;
+            }
+        };
+        match self.admit(&answers, &message) {
+            Ok((job, deadline)) => self.start(job, deadline, answers, message),
+            Err(error) => answers.fail(&error).await,
+        }
+    }
+
+    fn admit(&self, answers: &Answers, message: &Message) -> Result<(Arc<Job>, Instant)> {
+        if self.refusing.load(Ordering::Acquire) {
+            return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
+        }
+        let tenure = self.lease.tenure(&*self.platform.environment);
+        if tenure.is_none() && self.platform.settings.lease_policy == LeasePolicy::Fence {
+            return Err(Error::lease_lost(self.lease.id()));
+        }
+        if self.stats.in_flight() >= (self.limits.concurrency.saturating_add(self.limits.queue)) as u64 {
+            let Limits { concurrency, queue } = self.limits;
+            let what = format!("{} (at most {concurrency} requests at a time and {queue} waiting)", self.name);
+            return Err(Error::overloaded(what));
+        }
+        let (left, credit) = match answers.call {
+            None => (None, None),
+            Some(_) => {
+                (wire::number(&message.headers, wire::DEADLINE)?, wire::number(&message.headers, wire::CREDIT)?)
+            }
+        };
+        let left = left.map_or(self.platform.settings.call_deadline, Duration::from_millis);
+        let now = Instant::now();
+        // A deadline too far to be told is as good as a year.
+        let deadline = now + left.min(Duration::from_secs(365 * 24 * 3600));
+        let job = Job {
+            id: answers.call.map(|call| (answers.reply.clone(), call)),
+            cancel: self.abandon.child_token(),
+            began: now,
+            heard_ms: AtomicU64::new(0),
+            credit: AtomicU64::new(credit.unwrap_or(u64::MAX)),
+            more_credit: Notify::new(),
+        };
+        self.platform.environment.observe(&Fact::RequestAccepted {
+            endpoint: self.name.clone(),
+            instance: self.platform.instance,
+            epoch: tenure,
+        });
+        Ok((Arc::new(job), deadline))
+    }
+
+    fn start(self: Arc<Self>, job: Arc<Job>, deadline: Instant, answers: Answers, message: Message) {
+        if let Some(id) = &job.id {
+            self.jobs().insert(id.clone(), job.clone());
+        }
+        let listed = Listed { shared: self.clone(), job: job.clone() };
+        let counted = self.stats.begin();
+        let platform = self.platform.clone();
+        platform
+            .spawn("request", async move {
+                self.work(&job, deadline, answers, message, counted).await;
+                drop(listed);
+            })
+            .detach();
+    }
+
+    async fn work(&self, job: &Job, deadline: Instant, mut answers: Answers, message: Message, counted: InFlight) {
+        let context = Context::new(
+            self.endpoint.clone(),
+            self.platform.instance,
+            deadline,
+            job.cancel.clone(),
+            Metadata::read(&message.headers),
+        );
+        let silence_max = job.id.as_ref().map(|_| self.platform.settings.caller_silence_max);
+        let outcome = tokio::select! {
+            biased;
+            () = job.cancel.cancelled() => Err(Error::cancelled(&*self.name, Effect::Unknown)),
+            error = job.overdue(deadline, silence_max) => Err(error),
+            outcome = AssertUnwindSafe(self.answer(job, &mut answers, message.payload, context)).catch_unwind() => {
+                outcome.unwrap_or_else(|panic| Err(panicked(&*panic)))
+            }
+        };
+        if let Err(error) = outcome {
+            // Tasks that the handler started are told that nobody waits any more.
+            job.cancel.cancel();
+            counted.failed(error.to_string());
+            answers.fail(&error).await;
+        }
+    }
+
+    async fn answer(&self, job: &Job, answers: &mut Answers, payload: Bytes, context: Context) -> Result<()> {
+        let _permit = self.permit().await?;
+        match self.handler.handle(self.codec, payload, context).await? {
+            Output::One(bytes) => answers.item(bytes, true).await,
+            Output::Many(items) => stream(job, answers, items).await,
+        }
+    }
+
+    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        if let Ok(permit) = self.permits.try_acquire() {
+            return Ok(permit);
+        }
+        self.permits.acquire().await.map_err(|_| Error::draining(&*self.name))
+    }
+
+    /// A caller asks or tells about a call.
+    async fn control(&self, control: Control, message: Message) {
+        let Ok(answers) = Answers::to(self, &message) else { return };
+        let Some(call) = answers.call else { return };
+        let job = self.jobs().get(&(answers.reply.clone(), call)).cloned();
+        match (control, job) {
+            (Control::Cancel, Some(job)) => job.cancel.cancel(),
+            (Control::Cancel, None) => {}
+            (Control::Probe, job) => {
+                if let Some(job) = &job {
+                    job.heard(wire::number(&message.headers, wire::CREDIT).ok().flatten());
+                }
+                answers.alive(job.is_some()).await;
+            }
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Arc<Job>>> {
+        // Single inserts and removals: whole whatever panics elsewhere.
+        self.jobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Sends a stream's items, each when the caller has room for it.
+async fn stream(job: &Job, answers: &mut Answers, mut items: BoxStream<'static, Result<Bytes>>) -> Result<()> {
+    while let Some(item) = items.next().await {
+        job.credit_for(answers.sent + 1).await;
+        answers.item(item?, false).await?;
+    }
+    answers.end().await
+}
+
+impl Job {
+    fn heard(&self, credit: Option<u64>) {
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(elapsed, Ordering::Release);
+        if let Some(credit) = credit {
+            self.credit.fetch_max(credit, Ordering::AcqRel);
+            self.more_credit.notify_one();
+        }
+    }
+
+    async fn credit_for(&self, item: u64) {
+        while self.credit.load(Ordering::Acquire) < item {
+            self.more_credit.notified().await;
+        }
+    }
+
+    /// Resolves when nobody can be waiting any more.
+    async fn overdue(&self, deadline: Instant, silence_max: Option<Duration>) -> Error {
+        loop {
+            let heard = self.began + Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
+            let silent = silence_max.map(|silence| heard + silence);
+            tokio::time::sleep_until(silent.map_or(deadline, |silent| silent.min(deadline))).await;
+            let now = Instant::now();
+            if now >= deadline {
+                let given = deadline.duration_since(self.began);
+                return Error::deadline_exceeded("the request", given, Effect::Unknown);
+            }
+            let heard = self.began + Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
+            if silence_max.is_some_and(|silence| now >= heard + silence) {
+                return Error::cancelled("the request (its caller fell silent)", Effect::Unknown);
+            }
+        }
+    }
+}
+
+/// Takes a job off the list when it ends, however it ends.
+struct Listed {
+    shared: Arc<Shared>,
+    job: Arc<Job>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if let Some(id) = &self.job.id {
+            self.shared.jobs().remove(id);
+        }
+    }
+}
+
+/// Where the answers to one request go.
+struct Answers {
+    platform: Arc<Platform>,
+    stats: Arc<EndpointStats>,
+    reply: Subject,
+    /// The caller's number; none for a plain request.
+    call: Option<u64>,
+    sent: u64,
+}
+
+impl Answers {
+    fn to(shared: &Shared, message: &Message) -> Result<Self> {
+        let reply = message.reply.clone().ok_or_else(|| {
+            Error::invalid("request", message.subject.as_str(), "it has no reply subject to answer at")
+        })?;
+        let call = wire::number(&message.headers, wire::CALL)?;
+        Ok(Self { platform: shared.platform.clone(), stats: shared.stats.clone(), reply, call, sent: 0 })
+    }
+
+    async fn item(&mut self, payload: Bytes, last: bool) -> Result<()> {
+        let number = self.sent + 1;
+        let headers = match self.call {
+            // Plain and whole: what any client expects.
+            None if last => Headers::new(),
+            None => wire::headers([(wire::ITEM, number.to_string())]),
+            Some(call) if last => wire::headers([
+                (wire::CALL, call.to_string()),
+                (wire::ITEM, number.to_string()),
+                (wire::END, number.to_string()),
+                (wire::LOAD, self.load()),
+            ]),
+            Some(call) => wire::headers([(wire::CALL, call.to_string()), (wire::ITEM, number.to_string())]),
+        };
+        self.publish(payload, headers).await.map_err(|error| error.raise(Effect::Applied))?;
+        self.sent = number;
+        Ok(())
+    }
+
+    async fn end(&self) -> Result<()> {
+        let mut headers = wire::headers([(wire::END, self.sent.to_string()), (wire::LOAD, self.load())]);
+        self.name_call(&mut headers)?;
+        self.publish(Bytes::new(), headers).await
+    }
+
+    async fn alive(&self, alive: bool) {
+        let answer = if alive { "yes" } else { "no" };
+        let mut headers = wire::headers([(wire::ALIVE, answer.to_owned()), (wire::LOAD, self.load())]);
+        let sent = match self.name_call(&mut headers) {
+            Ok(()) => self.publish(Bytes::new(), headers).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a probe was not answered");
+        }
+    }
+
+    /// Sends the error. If that fails too, the caller finds out by asking.
+    async fn fail(&self, error: &Error) {
+        let mut headers = wire::headers([(wire::ERROR, error.code().to_owned()), (wire::LOAD, self.load())]);
+        let named = match self.call {
+            Some(_) => self.name_call(&mut headers),
+            // As clients of NATS services expect it.
+            None => headers
+                .append("Nats-Service-Error", error.to_string().replace(['\r', '\n'], " "))
+                .and_then(|()| headers.append("Nats-Service-Error-Code", "500")),
+        };
+        let sent = match named {
+            Ok(()) => self.publish(wire::encode_failure(error).into(), headers).await,
+            Err(error) => Err(error),
+        };
+        if let Err(failed) = sent {
+            tracing::debug!(%error, %failed, "an error was not delivered");
+        }
+    }
+
+    fn name_call(&self, headers: &mut Headers) -> Result<()> {
+        match self.call {
+            None => Ok(()),
+            Some(call) => headers.append(wire::CALL, call.to_string()),
+        }
+    }
+
+    /// How many requests are in flight beside this one.
+    fn load(&self) -> String {
+        self.stats.in_flight().saturating_sub(1).to_string()
+    }
+
+    async fn publish(&self, payload: Bytes, headers: Headers) -> Result<()> {
+        let message = Message::new(self.reply.clone(), payload).with_headers(headers);
+        self.platform.messaging.publish(message).await
+    }
+}

@@ -1,0 +1,50 @@
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipring_core::{
+    Discovery, DiscoveryCapabilities, Effect, Environment, Error, Messaging, MessagingCapabilities, Result, Task,
+};
+
+use crate::Settings;
+use crate::name::Deployment;
+
+/// What every part of a runtime stands on. Parts hold this, never the runtime, so that dropping the runtime
+/// ends them all.
+pub(crate) struct Platform {
+    pub(crate) discovery: Arc<dyn Discovery>,
+    pub(crate) messaging: Arc<dyn Messaging>,
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) discovery_can: DiscoveryCapabilities,
+    pub(crate) messaging_can: MessagingCapabilities,
+    pub(crate) settings: Settings,
+    pub(crate) deployment: Deployment,
+    /// The id of the runtime's first lease; never changes.
+    pub(crate) instance: u64,
+}
+
+impl Platform {
+    pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Task {
+        self.environment.spawn(name, Box::pin(task))
+    }
+
+    /// One call to the discovery backend, within the time that one may take.
+    pub(crate) async fn within<T>(&self, what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+        within(self.settings.discovery_timeout, what, call).await
+    }
+}
+
+/// Bounds a call whose effect is unknown when time runs out.
+pub(crate) async fn within<T>(limit: Duration, what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::deadline_exceeded(what, limit, Effect::Unknown)),
+    }
+}
+
+impl fmt::Debug for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Platform").field("instance", &format_args!("{:x}", self.instance)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,164 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use slipring_core::{Error, Revision, Subject};
+use tokio::time::Instant;
+
+use crate::codec::Codec;
+use crate::record::Record;
+
+/// How long a load that an instance reported is believed.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// One instance of an endpoint, as its record says.
+#[derive(Debug)]
+pub struct Instance {
+    record: Record,
+    modified: Revision,
+    subject: Option<Subject>,
+    codec: Codec,
+    standing: Arc<Standing>,
+}
+
+impl Instance {
+    pub(crate) fn new(record: Record, modified: Revision, standing: Arc<Standing>) -> Self {
+        // A record without a way in that we know is listed, but never routed to.
+        let subject = record.broker_subject();
+        Self { codec: record.codec(), record, modified, subject, standing }
+    }
+
+    /// Its id: that of its runtime, unchanged through lost leases.
+    pub fn id(&self) -> u64 {
+        self.record.instance_id
+    }
+
+    /// How often its runtime has had a lease, from 1.
+    pub fn epoch(&self) -> u64 {
+        self.record.epoch
+    }
+
+    /// Does it say of itself that it is well?
+    pub fn is_ready(&self) -> bool {
+        self.record.ready
+    }
+
+    /// The whole record.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The revision of its last change.
+    pub fn modified(&self) -> Revision {
+        self.modified
+    }
+
+    /// Calls of this runtime that it is working on.
+    pub fn in_flight(&self) -> u64 {
+        self.standing.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Is it skipped because it could not be reached?
+    pub fn is_set_aside(&self) -> bool {
+        self.standing.set_aside_for(self.modified).is_some()
+    }
+
+    pub(crate) fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
+    }
+
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    pub(crate) fn standing(&self) -> &Arc<Standing> {
+        &self.standing
+    }
+
+    /// Since when it is set aside, if it is.
+    pub(crate) fn aside_since(&self) -> Option<Instant> {
+        self.standing.set_aside_for(self.modified)
+    }
+
+    /// Skips it until a newer put, or an answered probe.
+    pub(crate) fn set_aside(&self, now: Instant) {
+        self.standing.set_aside(now, self.modified);
+    }
+}
+
+/// What one runtime knows of an instance beyond its record; it outlives changes of the record.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    in_flight: AtomicU64,
+    is_aside: AtomicBool,
+    reported: Mutex<Option<(Instant, u64)>>,
+    aside: Mutex<Option<(Instant, Revision)>>,
+}
+
+impl Standing {
+    /// Counts a call in; the guard counts it out.
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// The instance said how many requests it has in flight.
+    pub(crate) fn report(&self, now: Instant, load: u64) {
+        *lock(&self.reported) = Some((now, load));
+    }
+
+    /// The larger of our own calls and what it reported lately: an old report says nothing, so that an
+    /// instance that was overloaded once is tried again.
+    pub(crate) fn load(&self, now: Instant) -> u64 {
+        let own = self.in_flight.load(Ordering::Relaxed);
+        match *lock(&self.reported) {
+            Some((at, load)) if now.saturating_duration_since(at) < REPORT_AGE_MAX => own.max(load),
+            _ => own,
+        }
+    }
+
+    fn set_aside(&self, now: Instant, modified: Revision) {
+        let mut aside = lock(&self.aside);
+        if aside.is_none_or(|(_, seen)| seen < modified) {
+            *aside = Some((now, modified));
+            self.is_aside.store(true, Ordering::Release);
+        }
+    }
+
+    /// It answered: it can be reached.
+    pub(crate) fn reached(&self) {
+        if self.is_aside.load(Ordering::Acquire) {
+            *lock(&self.aside) = None;
+            self.is_aside.store(false, Ordering::Release);
+        }
+    }
+
+    /// Since when the instance with this last change is set aside; a newer put ends it.
+    fn set_aside_for(&self, modified: Revision) -> Option<Instant> {
+        if !self.is_aside.load(Ordering::Acquire) {
+            return None;
+        }
+        let aside = *lock(&self.aside);
+        aside.filter(|(_, seen)| modified <= *seen).map(|(since, _)| since)
+    }
+}
+
+/// A call under way at an instance.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Standing>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether an error says that the instance could not be reached (as opposed to: it was, and did not like it).
+pub(crate) fn could_not_be_reached(error: &Error) -> bool {
+    matches!(error, Error::NoResponders { .. } | Error::Draining { .. } | Error::StreamInterrupted { .. })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Plain values: a panic while one is held leaves it whole.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

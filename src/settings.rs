@@ -1,0 +1,102 @@
+use std::time::Duration;
+
+use slipring_core::{Error, Result};
+
+/// What a runtime does when its lease is lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeasePolicy {
+    /// Goes on serving, and says so: for work that anybody may do.
+    #[default]
+    KeepServing,
+    /// Refuses new requests with `lease lost` (effect none) until there is a lease again: for exclusive
+    /// owners. Checked when a request is accepted.
+    Fence,
+}
+
+/// The bounds and intervals of a runtime. Every one has a default that suits a service on a local network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Time to live asked for the runtime's lease. Default 10 s.
+    pub lease_ttl: Duration,
+    /// What happens without a lease. Default: serving goes on.
+    pub lease_policy: LeasePolicy,
+    /// How long one call to the discovery backend may take. Default 5 s.
+    pub discovery_timeout: Duration,
+    /// How long `serve` waits until the endpoint's record is in the store. Default 10 s.
+    pub register_timeout: Duration,
+    /// How long a stop waits until the records are confirmed to be gone. Default 5 s.
+    pub deregister_timeout: Duration,
+    /// How long a stopping endpoint still takes requests after its record is gone, so that every watcher has
+    /// seen it go. Default 250 ms.
+    pub watcher_grace: Duration,
+    /// How long a stop waits for the requests in flight. Default 30 s.
+    pub drain_timeout: Duration,
+    /// How long a stop waits to close its messaging handle and to revoke its lease, each. Default 2 s.
+    pub close_timeout: Duration,
+    /// The deadline of a call that sets none. Default 10 s.
+    pub call_deadline: Duration,
+    /// How long a response may be silent between two items before the call is given up. Default 30 s.
+    pub inactivity_max: Duration,
+    /// How long a call may be silent before the caller asks whether it is alive. Default 2 s.
+    pub probe_after: Duration,
+    /// The same once the instance's record is gone. Default 500 ms.
+    pub probe_after_gone: Duration,
+    /// How long a worker goes on for a caller that says nothing. Default 15 s.
+    pub caller_silence_max: Duration,
+    /// How many items of one response may wait at the caller. Default 256.
+    pub stream_items_max: u64,
+    /// How often a shared watcher compares itself with a fresh snapshot. Default 60 s.
+    pub reconcile_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            lease_ttl: seconds(10),
+            lease_policy: LeasePolicy::default(),
+            discovery_timeout: seconds(5),
+            register_timeout: seconds(10),
+            deregister_timeout: seconds(5),
+            watcher_grace: Duration::from_millis(250),
+            drain_timeout: seconds(30),
+            close_timeout: seconds(2),
+            call_deadline: seconds(10),
+            inactivity_max: seconds(30),
+            probe_after: seconds(2),
+            probe_after_gone: Duration::from_millis(500),
+            caller_silence_max: seconds(15),
+            stream_items_max: 256,
+            reconcile_interval: seconds(60),
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses what cannot work, naming the field.
+    pub(crate) fn check(&self) -> Result<()> {
+        let durations = [
+            ("lease_ttl", self.lease_ttl),
+            ("discovery_timeout", self.discovery_timeout),
+            ("register_timeout", self.register_timeout),
+            ("call_deadline", self.call_deadline),
+            ("inactivity_max", self.inactivity_max),
+            ("probe_after", self.probe_after),
+            ("probe_after_gone", self.probe_after_gone),
+            ("reconcile_interval", self.reconcile_interval),
+        ];
+        if let Some((name, _)) = durations.iter().find(|(_, duration)| duration.is_zero()) {
+            return Err(Error::invalid("setting", *name, "it must be longer than zero"));
+        }
+        if self.caller_silence_max <= self.probe_after * 2 {
+            let problem = format!("it must be more than twice probe_after ({:?})", self.probe_after);
+            return Err(Error::invalid("setting", "caller_silence_max", problem));
+        }
+        if self.stream_items_max == 0 {
+            return Err(Error::invalid("setting", "stream_items_max", "it must be at least 1"));
+        }
+        Ok(())
+    }
+}
