@@ -1,7 +1,9 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt;
 use slipring_core::{
     BoxFuture, ByteStream, Effect, Environment, Error, Fact, Listener, Result, Task, async_trait,
 };
@@ -10,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::network::Network;
 use crate::random::Streams;
 use crate::trace::Log;
+use crate::world::panic_text;
 
 /// The wall time at which every simulation begins: 1 January 2026, 00:00 UTC.
 const WALL_TIME_AT_START: Duration = Duration::from_secs(1_767_225_600);
@@ -113,7 +116,14 @@ impl Environment for SimEnvironment {
     }
 
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
-        let (task, run) = Task::new(name, task);
+        let (log, node) = (self.log.clone(), self.name.clone());
+        let traced = async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                log.line(&node, format_args!("task {name} panicked: {}", panic_text(&*panic)));
+                resume_unwind(panic);
+            }
+        };
+        let (task, run) = Task::new(name, Box::pin(traced));
         if let Some(tasks) = &mut self.state().tasks {
             while tasks.try_join_next().is_some() {}
             tasks.spawn(run);

@@ -17,6 +17,12 @@ impl Trace {
     pub fn matching<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.lines().filter(move |line| line.contains(text))
     }
+
+    /// Its last lines.
+    pub(crate) fn tail(&self, lines: usize) -> &str {
+        let start = self.0.rmatch_indices('\n').nth(lines).map_or(0, |(end, _)| end + 1);
+        &self.0[start..]
+    }
 }
 
 impl fmt::Display for Trace {
