@@ -293,7 +293,7 @@ impl World {
         for key in (1..5).map(key) {
             let (stored, wanted) = (self.store.entries.get(&key), self.wanted.get(&key));
             let (confirmed, withdrawn) = (self.registrar.confirmed(&key), self.registrar.withdrawn(&key));
-            assert!(!(wanted.is_some() && withdrawn) && !(wanted.is_none() && confirmed));
+            assert!(if wanted.is_some() { !withdrawn } else { !confirmed });
             // What these say of the store rests on the fence and on the lease.
             if !self.fencing || self.tampered || !self.store.leases.contains(&self.lease) {
                 continue;
