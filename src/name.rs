@@ -13,6 +13,8 @@
 //! asked of it afterwards succeeds. What they write is injective: different paths give different keys,
 //! subjects and service names, and each decodes back.
 
+mod escape;
+mod event;
 mod near;
 mod parse;
 mod path;
@@ -25,9 +27,10 @@ use std::sync::Arc;
 
 use slipring_core::{Error, Key, Range, Result, Subject};
 
+pub use self::event::{EventPath, EventScope};
 pub use self::near::near_misses;
 pub(crate) use self::parse::Grammar;
-pub use self::path::{ComponentPath, EndpointPath, EventPath, EventScope, InstancePath, NamespacePath};
+pub use self::path::{ComponentPath, EndpointPath, InstancePath, NamespacePath};
 pub use self::reference::Reference;
 
 macro_rules! name {

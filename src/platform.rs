@@ -3,8 +3,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use slipring_core::{
-    Discovery, DiscoveryCapabilities, Effect, Environment, Error, Messaging, MessagingCapabilities, Result, Task,
+    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, Error, Messaging,
+    MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
@@ -29,6 +31,26 @@ impl Platform {
         self.environment.spawn(name, Box::pin(task))
     }
 
+    /// What identifies the store: an unleased value, written once by whoever comes first, and again after the
+    /// store was emptied.
+    pub(crate) async fn store_identity(&self) -> Result<Bytes> {
+        let key = self.deployment.store_key();
+        let identity = async {
+            loop {
+                if let Some(entry) = self.discovery.entry(&key).await? {
+                    return Ok(entry.value);
+                }
+                let fresh = Bytes::from(format!("{:016x}", self.environment.random("store identity")));
+                match self.discovery.create(key.clone(), fresh.clone(), None).await? {
+                    Commit::Applied(_) => return Ok(fresh),
+                    // Somebody else was faster: read theirs.
+                    Commit::Refused => {}
+                }
+            }
+        };
+        self.within("reading the store's identity", identity).await
+    }
+
     /// One call to the discovery backend, within the time that one may take.
     pub(crate) async fn within<T>(&self, what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
         within(self.settings.discovery_timeout, what, call).await
@@ -36,7 +58,11 @@ impl Platform {
 }
 
 /// Bounds a call whose effect is unknown when time runs out.
-pub(crate) async fn within<T>(limit: Duration, what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn within<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match tokio::time::timeout(limit, call).await {
         Ok(result) => result,
         Err(_) => Err(Error::deadline_exceeded(what, limit, Effect::Unknown)),
@@ -45,6 +71,8 @@ pub(crate) async fn within<T>(limit: Duration, what: &str, call: impl Future<Out
 
 impl fmt::Debug for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Platform").field("instance", &format_args!("{:x}", self.instance)).finish_non_exhaustive()
+        f.debug_struct("Platform")
+            .field("instance", &format_args!("{:x}", self.instance))
+            .finish_non_exhaustive()
     }
 }

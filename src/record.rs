@@ -335,6 +335,10 @@ mod tests {
             let error = decode(&record.key(), changed(field, value)).unwrap_err().to_string();
             assert!(error.contains(said) && error.contains(record.key().as_str()), "{error}");
         }
+        let mut moved = changed("lease_id", json!(7));
+        moved.as_object_mut().unwrap().remove("instance_id");
+        let error = decode(&record.key(), moved).unwrap_err().to_string();
+        assert!(error.contains("instance id is 7,"), "{error}");
         // After the loss of a lease the two ids differ, and the key keeps the first.
         assert_eq!(decode(&record.key(), changed("lease_id", json!(7))).unwrap().lease, LeaseId(7));
     }

@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use slipring_core::service::ServiceReport;
 use slipring_core::{Error, Result};
 
+pub(crate) use self::instance::Busy;
 pub use self::instance::Instance;
-pub(crate) use self::instance::{Busy, could_not_be_reached};
 pub(crate) use self::registration::Registration;
 pub(crate) use self::service::SharedService;
+pub(crate) use self::view::Members;
 pub use self::view::{InstanceChange, Instances, WatchState};
-pub(crate) use self::view::{Members, View};
 pub(crate) use self::watcher::Watcher;
 
 use self::service::ServiceSlot;
@@ -109,7 +109,11 @@ impl Registry {
             return Err(Error::already_exists(format!("a serving of {endpoint} in this runtime")));
         }
         shared.claims.insert(endpoint.clone(), Weak::new());
-        Ok(Claim { shared: self.shared.clone(), endpoint: endpoint.clone(), released: AtomicBool::new(false) })
+        Ok(Claim {
+            shared: self.shared.clone(),
+            endpoint: endpoint.clone(),
+            released: AtomicBool::new(false),
+        })
     }
 
     /// Notes who serves an endpoint that was claimed.

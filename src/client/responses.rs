@@ -75,9 +75,12 @@ impl Reply {
         let mut timer = Box::pin(tokio::time::sleep_until(limits.next(Instant::now())));
         let mut incoming = incoming;
         let first = poll_fn(|cx| poll(&mut incoming, timer.as_mut(), &limits, cx)).await.transpose()?;
-        let ended = ended.take().expect("a call is answered once");
+        let mut ended = ended.take().expect("a call is answered once");
         let codec = instance.codec();
         let over = first.is_none();
+        if over {
+            ended.code = None;
+        }
         Ok(Self { incoming, codec, instance, limits, first, over, timer, _busy: busy, ended })
     }
 
@@ -96,7 +99,10 @@ impl Reply {
                 self.over = true;
                 self.ended.code = Some(error.code());
             }
-            None => self.over = true,
+            None => {
+                self.over = true;
+                self.ended.code = None;
+            }
         }
         Poll::Ready(next)
     }
@@ -124,7 +130,7 @@ impl Reply {
     }
 
     fn broken(&mut self, problem: &str) -> Error {
-        let error = Error::invalid("response", self.instance.record().endpoint.clone(), problem);
+        let error = Error::invalid("response", self.instance.record().endpoint().to_string(), problem);
         self.ended.code = Some(error.code());
         error.raise(Effect::Applied)
     }

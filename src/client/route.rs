@@ -3,6 +3,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use slipring_core::Environment;
 use tokio::time::Instant;
 
 use crate::registry::{Instance, Members};
@@ -27,6 +28,16 @@ pub enum Routing {
     /// when instances come or go only the keys of those move. A call without a key goes round robin.
     /// O(instances).
     ConsistentHash,
+}
+
+impl Routing {
+    /// The random numbers that a choice takes.
+    pub(crate) fn draw(self, environment: &dyn Environment) -> [u64; 2] {
+        match self {
+            Self::Random | Self::PowerOfTwoChoices => std::array::from_fn(|_| environment.random("route")),
+            Self::RoundRobin | Self::LeastLoaded | Self::ConsistentHash => [0; 2],
+        }
+    }
 }
 
 /// What a choice depends on.
@@ -59,12 +70,15 @@ impl Choice<'_> {
         }
         let fit: Vec<_> = all.values().filter(|instance| self.fits(instance)).collect();
         // Those in reach and not yet tried; else those in reach; else the one out of reach for longest.
-        let reachable: Vec<_> = fit.iter().copied().filter(|instance| instance.aside_since().is_none()).collect();
+        let reachable: Vec<_> =
+            fit.iter().copied().filter(|instance| instance.aside_since().is_none()).collect();
         let fresh: Vec<_> =
             reachable.iter().copied().filter(|instance| !self.tried.contains(&instance.id())).collect();
         let from = if fresh.is_empty() { &reachable } else { &fresh };
         let chosen = self.pick(from.len(), |at| from[at]);
-        chosen.or_else(|| fit.into_iter().min_by_key(|instance| (instance.aside_since(), instance.id()))).cloned()
+        chosen
+            .or_else(|| fit.into_iter().min_by_key(|instance| (instance.aside_since(), instance.id())))
+            .cloned()
     }
 
     /// The choice where nothing is excluded, if it falls on an instance in reach: the usual case, without a
@@ -103,7 +117,8 @@ impl Choice<'_> {
 
     fn fits(&self, instance: &Instance) -> bool {
         let labels = &instance.record().labels;
-        instance.subject().is_some() && self.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+        let fits = |(name, wanted): (&String, &String)| labels.value(name) == Some(wanted.as_str());
+        instance.subject().is_some() && self.labels.iter().all(fits)
     }
 }
 

@@ -127,9 +127,8 @@ impl Metadata {
             }
         }
         let parent = headers.first(wire::TRACEPARENT);
-        metadata.trace = parent.and_then(|parent| TraceContext::parse(parent).ok()).map(|trace| TraceContext {
-            state: headers.first(wire::TRACESTATE).unwrap_or_default().to_owned(),
-            ..trace
+        metadata.trace = parent.and_then(|parent| TraceContext::parse(parent).ok()).map(|trace| {
+            TraceContext { state: headers.first(wire::TRACESTATE).unwrap_or_default().to_owned(), ..trace }
         });
         metadata
     }
@@ -217,7 +216,9 @@ mod tests {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(TraceContext::parse(good).unwrap().trace_id(), &good[3..35]);
         let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
-        for (bad, at) in [("", 0), ("01-", 1), (zero, 3), (&good[..54], 54), (&format!("{good}0"), 55), ("00-é", 3)] {
+        for (bad, at) in
+            [("", 0), ("01-", 1), (zero, 3), (&good[..54], 54), (&format!("{good}0"), 55), ("00-é", 3)]
+        {
             let Err(Error::Invalid { position, .. }) = TraceContext::parse(bad) else { panic!("{bad}") };
             assert_eq!(position, Some(at), "{bad}");
         }

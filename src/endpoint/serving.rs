@@ -2,16 +2,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use slipring_core::service::EndpointSpec;
-use slipring_core::{Effect, Error, Result, Task};
+use slipring_core::{Effect, Error, LeaseId, Result, Task};
 use tokio::sync::{OnceCell, watch};
 
-use super::serve::{Options, Serve};
 use super::HealthCheck;
-use crate::lifecycle::{LeaseHolder, Lifecycle, Outcome, Phases, StopReport};
+use super::serve::{Options, Serve};
+use crate::lifecycle::{Lifecycle, Outcome, Phases, StopReport};
 use crate::name::{EndpointPath, InstancePath};
 use crate::plane::server::{Plan, Server};
 use crate::platform::Platform;
-use crate::record::Record;
+use crate::record::{Labels, Record};
 use crate::registry::{Claim, Registration, SharedService};
 
 /// A served endpoint. Dropping it withdraws the endpoint at once and cancels its requests; [`stop`](Self::stop)
@@ -118,7 +118,10 @@ impl Drop for Serving {
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lifecycle = *self.parts.lifecycle.borrow();
-        f.debug_struct("Serving").field("path", &self.parts.path.to_string()).field("lifecycle", &lifecycle).finish()
+        f.debug_struct("Serving")
+            .field("path", &self.parts.path.to_string())
+            .field("lifecycle", &lifecycle)
+            .finish()
     }
 }
 
@@ -197,7 +200,8 @@ impl ServingParts {
         self.withdraw();
         phases
             .run("deregister", async {
-                let gone = self.registration.withdrawn(&self.path.key());
+                let key = self.path.key();
+                let gone = self.registration.withdrawn(&key);
                 match tokio::time::timeout(settings.deregister_timeout, gone).await {
                     Ok(()) => Outcome::Done,
                     Err(_) => Outcome::Unconfirmed(self.registration.trouble()),
@@ -251,12 +255,16 @@ impl ServingParts {
 }
 
 fn record(path: &InstancePath, options: &Options) -> Result<Record> {
-    let mut record = Record::new(path, options.codec);
-    record.ready = options.health.is_none();
+    // Lease and epoch are filled in with every write.
+    let mut labels = Labels::new();
     for (name, value) in &options.labels {
-        record = record.with_label(name, value)?;
+        labels = labels.with(name, value)?;
     }
-    Ok(record)
+    Ok(Record::new(path.clone(), LeaseId(path.id()))
+        .with_ready(options.health.is_none())
+        .with_codec(options.codec)
+        .with_transport(Record::BROKER, path.subject().as_str())
+        .with_labels(labels))
 }
 
 fn endpoint_spec(path: &InstancePath, options: &Options) -> EndpointSpec {

@@ -51,7 +51,9 @@ impl StopReport {
         self.requests += other.requests;
         self.abandoned += other.abandoned;
         let phases = other.phases.iter();
-        self.phases.extend(phases.map(|phase| PhaseReport { name: format!("{endpoint}: {}", phase.name), ..phase.clone() }));
+        self.phases.extend(
+            phases.map(|phase| PhaseReport { name: format!("{endpoint}: {}", phase.name), ..phase.clone() }),
+        );
     }
 }
 
@@ -61,7 +63,9 @@ impl fmt::Display for StopReport {
             let took = phase.took.as_millis();
             match &phase.outcome {
                 Outcome::Done => writeln!(f, "{}: done in {took} ms", phase.name)?,
-                Outcome::Unconfirmed(why) => writeln!(f, "{}: unconfirmed after {took} ms: {why}", phase.name)?,
+                Outcome::Unconfirmed(why) => {
+                    writeln!(f, "{}: unconfirmed after {took} ms: {why}", phase.name)?
+                }
                 Outcome::Abandoned(left) => writeln!(f, "{}: {left} abandoned after {took} ms", phase.name)?,
             }
         }

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use slipring_core::service::ServiceName;
-use slipring_core::{Key, Prefix, Result, Subject, reject_at};
+use slipring_core::{Key, Prefix, Result, Subject};
 
+use super::escape::{escape, unescape};
+use super::event::{EventPath, EventScope};
 use super::parse::Reader;
 use super::{ComponentName, Deployment, EndpointName, EventName, NamespaceName, Reference};
 
@@ -54,13 +56,6 @@ impl NamespacePath {
     /// Under what its components' records lie: `{namespace}/components/`.
     pub fn components(&self) -> Prefix {
         prefix(format!("{}{}/components/", self.deployment.prefix('/'), self.namespace))
-    }
-
-    /// What its events' subjects begin with. A nested namespace is one token, its `.` written `/`: so the
-    /// number of tokens alone tells a namespace's event from a component's.
-    fn event_subject(&self) -> String {
-        let token = self.namespace.as_str().replace('.', "/");
-        format!("{}namespace.{token}", self.deployment.prefix('.'))
     }
 }
 
@@ -243,70 +238,6 @@ impl InstancePath {
     }
 }
 
-/// Whose an event is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EventScope {
-    /// A namespace's.
-    Namespace(NamespacePath),
-    /// A component's.
-    Component(ComponentPath),
-}
-
-/// An event of a namespace or a component.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventPath {
-    scope: EventScope,
-    event: EventName,
-}
-
-impl EventPath {
-    fn new(scope: EventScope, event: EventName) -> Result<Self> {
-        let path = Self { scope, event };
-        Subject::new(path.text())?;
-        Ok(path)
-    }
-
-    /// Whose it is.
-    pub fn scope(&self) -> &EventScope {
-        &self.scope
-    }
-
-    /// The event's name.
-    pub fn name(&self) -> &EventName {
-        &self.event
-    }
-
-    /// Where it is published: `namespace.dynamo.event`, or `namespace.dynamo.component.a.kv_events`.
-    pub fn subject(&self) -> Subject {
-        subject(self.text())
-    }
-
-    /// Reads a [`subject`](Self::subject).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`](slipring_core::Error::Invalid) with the position if it is the subject of no event.
-    pub fn from_subject(subject: &Subject) -> Result<Self> {
-        let mut reader = Reader::new("event subject", subject.as_str());
-        let deployment = deployment(&mut reader, '.')?;
-        reader.expect("namespace.")?;
-        let namespace = reader.until_with('.', |token| NamespaceName::new(token.replace('/', ".")))?;
-        let namespace = NamespacePath { deployment, namespace };
-        if reader.skip("component.") {
-            return namespace.component(reader.until('.')?)?.event(reader.rest()?);
-        }
-        namespace.event(reader.rest()?)
-    }
-
-    fn text(&self) -> String {
-        match &self.scope {
-            EventScope::Namespace(path) => format!("{}.{}", path.event_subject(), self.event),
-            EventScope::Component(ComponentPath { namespace, component }) => {
-                format!("{}.component.{component}.{}", namespace.event_subject(), self.event)
-            }
-        }
-    }
-}
-
 macro_rules! shown {
     ($type:ident, $self:ident => $text:expr, $debug:expr) => {
         impl fmt::Display for $type {
@@ -324,11 +255,12 @@ macro_rules! shown {
     };
 }
 
+pub(super) use shown;
+
 shown!(NamespacePath, self => self.namespace, self.components());
 shown!(ComponentPath, self => self.path(), self.etcd_path());
 shown!(EndpointPath, self => self.path(), self.instances());
 shown!(InstancePath, self => format_args!("{}:{:x}", self.endpoint, self.id), self.key());
-shown!(EventPath, self => self.subject(), self.subject());
 
 pub(super) fn key(text: String) -> Key {
     Key::new(text).expect(CHECKED)
@@ -342,45 +274,13 @@ pub(super) fn subject(text: String) -> Subject {
     Subject::new(text).expect(CHECKED)
 }
 
-fn deployment(reader: &mut Reader<'_>, end: char) -> Result<Deployment> {
+/// Reads the deployment that a key or subject may begin with.
+pub(super) fn deployment(reader: &mut Reader<'_>, end: char) -> Result<Deployment> {
     if !reader.skip("@") {
         return Ok(Deployment::default());
     }
     // Not `Deployment::new`, which takes the empty text: `@` alone would be a second spelling of nothing.
     reader.until_with(end, |text| Deployment::GRAMMAR.check(text).map(|()| Deployment(text.into())))
-}
-
-const ESCAPES: [(char, char); 4] = [('_', '_'), ('|', 'p'), ('.', 'd'), ('@', 'a')];
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match ESCAPES.iter().find(|(plain, _)| *plain == c) {
-            None => escaped.push(c),
-            Some((_, letter)) => escaped.extend(['_', *letter]),
-        }
-    }
-    escaped
-}
-
-fn unescape(text: &str) -> Result<String> {
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.char_indices();
-    while let Some((position, c)) = characters.next() {
-        if c != '_' {
-            plain.push(c);
-            continue;
-        }
-        let letter = characters.next().map(|(_, letter)| letter);
-        match ESCAPES.iter().find(|(_, escaped)| Some(*escaped) == letter) {
-            Some((c, _)) => plain.push(*c),
-            None => {
-                let problem = "'_' is the escape; allowed behind it: '_', 'p', 'd' or 'a'";
-                return Err(reject_at("service name", text, position, problem));
-            }
-        }
-    }
-    Ok(plain)
 }
 
 #[cfg(test)]

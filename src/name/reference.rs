@@ -133,6 +133,7 @@ mod tests {
             ("dynamo/processor/gen//erate", 21, "endpoint: "),
             ("dynamo/processor/", 17, "endpoint: "),
             ("dynamo.Pro|cessor.generate", 10, "component: "),
+            ("a.b/c!/d.e", 5, "component: "),
             ("Dynamo.Processor.chat/completions", 0, "namespace: "),
             ("dynamo.Processor.", 17, "endpoint: "),
             ("component/a/b", 0, "namespace: "),

@@ -144,13 +144,8 @@ impl Caller {
         let mut request = Message::new(subject, payload).with_reply(shared.reply(number)?);
         request.headers = headers;
         let slot = Slot::new(number, instance, watcher, window);
-        let incoming = Incoming {
-            shared: shared.clone(),
-            slot: Arc::new(slot),
-            window,
-            received: 0,
-            over: false,
-        };
+        let incoming =
+            Incoming { shared: shared.clone(), slot: Arc::new(slot), window, received: 0, over: false };
         shared.table().insert(number, incoming.slot.clone());
         shared.wake_sweeper();
         if let Err(error) = shared.platform.messaging.publish(request).await {
@@ -161,12 +156,7 @@ impl Caller {
 
     /// Notes that an instance could not be reached: it is skipped, and asked again now and then.
     pub(crate) fn set_aside(&self, instance: &Arc<Instance>, watcher: &Arc<Watcher>) {
-        let now = Instant::now();
-        instance.set_aside(now);
-        let aside = Aside { instance: instance.clone(), watcher: watcher.clone(), asked: now };
-        let number = self.number();
-        self.shared.aside().insert(number, aside);
-        self.shared.wake_sweeper();
+        self.shared.set_aside(instance, watcher);
     }
 }
 
@@ -179,8 +169,23 @@ impl Shared {
         lock(&self.aside)
     }
 
+    fn set_aside(&self, instance: &Arc<Instance>, watcher: &Arc<Watcher>) {
+        let now = Instant::now();
+        if instance.is_set_aside() {
+            return;
+        }
+        instance.set_aside(now);
+        let aside = Aside { instance: instance.clone(), watcher: watcher.clone(), asked: now };
+        self.aside().insert(self.next.fetch_add(1, Ordering::Relaxed), aside);
+        self.wake_sweeper();
+    }
+
     fn reply(&self, number: u64) -> Result<Subject> {
-        if self.inbox_per_call { Subject::new(format!("{}.{number}", self.inbox)) } else { Ok(self.inbox.clone()) }
+        if self.inbox_per_call {
+            Subject::new(format!("{}.{number}", self.inbox))
+        } else {
+            Ok(self.inbox.clone())
+        }
     }
 
     fn wake_sweeper(&self) {
@@ -212,7 +217,12 @@ impl Shared {
         let Some(number) = number else { return };
         let slot = self.table().get(&number).cloned();
         match slot {
-            Some(slot) => slot.handle(Instant::now(), message),
+            Some(slot) => {
+                if message.no_responders {
+                    self.set_aside(&slot.instance, &slot.watcher);
+                }
+                slot.handle(Instant::now(), message);
+            }
             None => self.dispatch_aside(number, &message),
         }
     }
@@ -239,9 +249,17 @@ impl Shared {
     fn sweep(&self, now: Instant) -> usize {
         let slots: Vec<_> = self.table().values().cloned().collect();
         for slot in &slots {
-            if slot.is_probe_due(now, &self.platform) {
-                let credit = slot.credit.load(Ordering::Acquire);
-                self.control(Control::Probe, &slot.instance, slot.number, credit);
+            match slot.look(now, &self.platform) {
+                Look::Well => {}
+                Look::Ask => {
+                    let credit = slot.credit.load(Ordering::Acquire);
+                    self.control(Control::Probe, &slot.instance, slot.number, credit);
+                }
+                Look::Dead => {
+                    self.set_aside(&slot.instance, &slot.watcher);
+                    let cause = "the instance's record is gone and it answers no probe";
+                    slot.push(Event::Failed(Error::stream_interrupted(0, cause)));
+                }
             }
         }
         slots.len() + self.sweep_aside(now)
@@ -267,14 +285,8 @@ impl Shared {
 impl Slot {
     fn new(number: u64, instance: Arc<Instance>, watcher: Arc<Watcher>, credit: u64) -> Self {
         let now = Instant::now();
-        let queue = Queue {
-            events: VecDeque::new(),
-            waker: None,
-            heard: now,
-            spoken: now,
-            probes: 0,
-            unanswered: 0,
-        };
+        let queue =
+            Queue { events: VecDeque::new(), waker: None, heard: now, spoken: now, probes: 0, unanswered: 0 };
         Self { number, instance, watcher, incoming: Mutex::new(queue), credit: AtomicU64::new(credit) }
     }
 
@@ -336,26 +348,31 @@ impl Slot {
         lock(&self.incoming)
     }
 
-    fn is_probe_due(&self, now: Instant, platform: &Platform) -> bool {
+    fn look(&self, now: Instant, platform: &Platform) -> Look {
         let gone = self.watcher.view().lock().get(self.instance.id()).is_none();
         let settings = &platform.settings;
         let patience = if gone { settings.probe_after_gone } else { settings.probe_after };
         let mut queue = self.queue();
         if gone && queue.unanswered >= UNANSWERED_MAX && now >= queue.spoken + patience {
-            drop(queue);
-            let cause = "the instance's record is gone and it answers no probe";
-            self.push(Event::Failed(Error::stream_interrupted(0, cause)));
-            return false;
+            return Look::Dead;
         }
         let silent = now >= queue.heard.max(queue.spoken) + patience;
         let mute = now >= queue.spoken + settings.probe_after * SPEAK_EVERY;
-        if silent || mute {
-            queue.spoken = now;
-            queue.probes += 1;
-            queue.unanswered += 1;
+        if !silent && !mute {
+            return Look::Well;
         }
-        silent || mute
+        queue.spoken = now;
+        queue.probes += 1;
+        queue.unanswered += 1;
+        Look::Ask
     }
+}
+
+/// What a look at a call finds.
+enum Look {
+    Well,
+    Ask,
+    Dead,
 }
 
 /// The answers of one call. Dropping it before the end gives the call up and tells the worker.
@@ -473,7 +490,8 @@ async fn dispatch(shared: Arc<Shared>, mut subscriber: Subscriber) {
 /// Subscribes to the inbox again, for as long as it takes.
 async fn reopen(shared: &Shared, broken: Subscriber) -> Subscriber {
     drop(broken);
-    let pattern = if shared.inbox_per_call { format!("{}.*", shared.inbox) } else { shared.inbox.to_string() };
+    let pattern =
+        if shared.inbox_per_call { format!("{}.*", shared.inbox) } else { shared.inbox.to_string() };
     let mut pause = Duration::from_millis(50);
     loop {
         let pattern = Pattern::new(&pattern).expect("it was a pattern when the inbox was opened first");

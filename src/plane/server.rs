@@ -203,14 +203,16 @@ impl Shared {
         }
         if self.stats.in_flight() >= (self.limits.concurrency.saturating_add(self.limits.queue)) as u64 {
             let Limits { concurrency, queue } = self.limits;
-            let what = format!("{} (at most {concurrency} requests at a time and {queue} waiting)", self.name);
+            let what =
+                format!("{} (at most {concurrency} requests at a time and {queue} waiting)", self.name);
             return Err(Error::overloaded(what));
         }
         let (left, credit) = match answers.call {
             None => (None, None),
-            Some(_) => {
-                (wire::number(&message.headers, wire::DEADLINE)?, wire::number(&message.headers, wire::CREDIT)?)
-            }
+            Some(_) => (
+                wire::number(&message.headers, wire::DEADLINE)?,
+                wire::number(&message.headers, wire::CREDIT)?,
+            ),
         };
         let left = left.map_or(self.platform.settings.call_deadline, Duration::from_millis);
         let now = Instant::now();
@@ -247,7 +249,14 @@ impl Shared {
             .detach();
     }
 
-    async fn work(&self, job: &Job, deadline: Instant, mut answers: Answers, message: Message, counted: InFlight) {
+    async fn work(
+        &self,
+        job: &Job,
+        deadline: Instant,
+        mut answers: Answers,
+        message: Message,
+        counted: InFlight,
+    ) {
         let context = Context::new(
             self.endpoint.clone(),
             self.platform.instance,
@@ -311,7 +320,11 @@ impl Shared {
 }
 
 /// Sends a stream's items, each when the caller has room for it.
-async fn stream(job: &Job, answers: &mut Answers, mut items: BoxStream<'static, Result<Bytes>>) -> Result<()> {
+async fn stream(
+    job: &Job,
+    answers: &mut Answers,
+    mut items: BoxStream<'static, Result<Bytes>>,
+) -> Result<()> {
     while let Some(item) = items.next().await {
         job.credit_for(answers.sent + 1).await;
         answers.item(item?, false).await?;

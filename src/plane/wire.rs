@@ -53,7 +53,9 @@ impl Control {
     /// The control of a message, if it is one. An unknown one is of a later version and counts as a probe,
     /// which does nothing but answer.
     pub(crate) fn of(headers: &Headers) -> Option<Self> {
-        headers.first(CONTROL).map(|name| if name == Self::Cancel.name() { Self::Cancel } else { Self::Probe })
+        headers
+            .first(CONTROL)
+            .map(|name| if name == Self::Cancel.name() { Self::Cancel } else { Self::Probe })
     }
 }
 
@@ -88,7 +90,11 @@ impl Answer {
         }
         match headers.first(ALIVE) {
             Some(alive) => Ok(Self::Alive(alive == "yes")),
-            None => Err(Error::invalid("answer", message.subject.as_str(), "it has no header that says what it is")),
+            None => Err(Error::invalid(
+                "answer",
+                message.subject.as_str(),
+                "it has no header that says what it is",
+            )),
         }
     }
 }
@@ -136,7 +142,8 @@ impl From<&Error> for Failure {
             Effect::Unknown => "unknown",
             Effect::Applied => "applied",
         };
-        let mut failure = Self { code: error.code().to_owned(), effect: effect.to_owned(), ..Self::default() };
+        let mut failure =
+            Self { code: error.code().to_owned(), effect: effect.to_owned(), ..Self::default() };
         let (message, subject, numbers) = match error {
             Error::Invalid { what, input, problem, .. } => (problem.clone(), format!("{what} {input}"), None),
             Error::NotFound { what, .. }
@@ -175,8 +182,9 @@ impl From<&Error> for Failure {
 
 impl Failure {
     fn decode(payload: &[u8]) -> Result<Error> {
-        let failure: Self = serde_json::from_slice(payload)
-            .map_err(|error| Error::invalid("error answer", String::from_utf8_lossy(payload), error.to_string()))?;
+        let failure: Self = serde_json::from_slice(payload).map_err(|error| {
+            Error::invalid("error answer", String::from_utf8_lossy(payload), error.to_string())
+        })?;
         let effect = match failure.effect.as_str() {
             "none" => Effect::None,
             "applied" => Effect::Applied,
@@ -197,7 +205,9 @@ impl Failure {
             "no_responders" => Error::no_responders(subject),
             "draining" => Error::draining(subject),
             "overloaded" => Error::overloaded(subject),
-            "deadline_exceeded" => Error::deadline_exceeded(subject, Duration::from_millis(first), Effect::None),
+            "deadline_exceeded" => {
+                Error::deadline_exceeded(subject, Duration::from_millis(first), Effect::None)
+            }
             "cancelled" => Error::cancelled(subject, Effect::None),
             "payload_too_large" => Error::payload_too_large(first as usize, second as usize),
             "stream_interrupted" => Error::stream_interrupted(first, message),

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use slipring_core::{Error, Revision, Subject};
+use slipring_core::{Revision, Subject};
 use tokio::time::Instant;
 
 use crate::codec::Codec;
@@ -17,20 +17,19 @@ pub struct Instance {
     record: Record,
     modified: Revision,
     subject: Option<Subject>,
-    codec: Codec,
     standing: Arc<Standing>,
 }
 
 impl Instance {
     pub(crate) fn new(record: Record, modified: Revision, standing: Arc<Standing>) -> Self {
         // A record without a way in that we know is listed, but never routed to.
-        let subject = record.broker_subject();
-        Self { codec: record.codec(), record, modified, subject, standing }
+        let subject = record.transport.get(Record::BROKER).and_then(|subject| Subject::new(subject).ok());
+        Self { record, modified, subject, standing }
     }
 
     /// Its id: that of its runtime, unchanged through lost leases.
     pub fn id(&self) -> u64 {
-        self.record.instance_id
+        self.record.instance.id()
     }
 
     /// How often its runtime has had a lease, from 1.
@@ -68,7 +67,7 @@ impl Instance {
     }
 
     pub(crate) fn codec(&self) -> Codec {
-        self.codec
+        self.record.codec
     }
 
     pub(crate) fn standing(&self) -> &Arc<Standing> {
@@ -151,11 +150,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Whether an error says that the instance could not be reached (as opposed to: it was, and did not like it).
-pub(crate) fn could_not_be_reached(error: &Error) -> bool {
-    matches!(error, Error::NoResponders { .. } | Error::Draining { .. } | Error::StreamInterrupted { .. })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

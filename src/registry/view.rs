@@ -107,7 +107,8 @@ impl View {
         if let WatchState::Live(revision) = state {
             members.revision = revision;
         }
-        let changed = members.first + members.changes.len() as u64 != before || differs(&members.state, &state);
+        let changed =
+            members.first + members.changes.len() as u64 != before || differs(&members.state, &state);
         members.state = state;
         drop(members);
         if changed {

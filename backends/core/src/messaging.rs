@@ -10,7 +10,7 @@ use futures_util::Stream;
 use futures_util::stream::BoxStream;
 
 use crate::service::{Service, ServiceName, ServiceReport, ServiceSpec, inspect};
-use crate::{Environment, Message, Pattern, QueueGroup, Result};
+use crate::{Environment, Message, Pattern, QueueGroup, Result, Subject};
 
 /// What a broker can do. A backend starts from [`MessagingCapabilities::minimal`] and declares more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,17 +253,18 @@ pub trait MessagingExt: Messaging {
     }
 
     /// Asks the running services (all, or those of one name) for their statistics, and collects what arrives
-    /// within `window`; at once if there are none. Sorted by name and id.
+    /// within `window`; at once if there are none. `inbox` is where they answer: a subject of its own for each
+    /// call. Sorted by name and id.
     ///
     /// # Errors
     /// Those of [`Messaging::subscribe`] and [`Messaging::publish`].
     async fn inspect(
         &self,
-        environment: &dyn Environment,
+        inbox: Subject,
         name: Option<&ServiceName>,
         window: Duration,
     ) -> Result<Vec<ServiceReport>> {
-        inspect(self, environment, name, window).await
+        inspect(self, inbox, name, window).await
     }
 }
 

@@ -370,11 +370,10 @@ impl Drop for Listing {
 
 pub(crate) async fn inspect(
     messaging: &(impl Messaging + ?Sized),
-    environment: &dyn Environment,
+    inbox: Subject,
     name: Option<&ServiceName>,
     window: Duration,
 ) -> Result<Vec<ServiceReport>> {
-    let inbox = Subject::new(format!("_INBOX.{:016x}", environment.random("inspect inbox")))?;
     let mut answers = messaging.subscribe(Subscription::new(Pattern::from(&inbox))).await?;
     let question = Message::new(Verb::Stats.subject(name)?, "").with_reply(inbox);
     messaging.publish(question).await?;

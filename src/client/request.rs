@@ -1,0 +1,329 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use slipring_core::{Effect, Error, Fact, Headers, Result};
+use tokio::time::Instant;
+
+use super::responses::{Ended, Limits, Reply};
+use super::retry::{Decision, Policy, Retry};
+use super::route::Choice;
+use super::{Client, Responses};
+use crate::endpoint::{Context, Metadata, TraceContext};
+use crate::plane::wire;
+use crate::registry::{Instance, WatchState};
+
+/// The longest deadline and inactivity limit: a year, which no clock overflows.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A call about to be made: set what differs from the defaults, then [`generate`](Self::generate) or
+/// [`call`](Self::call).
+#[must_use = "nothing is sent until generate or call is awaited"]
+pub struct Request<'a, Req, Resp> {
+    client: &'a Client<Req, Resp>,
+    request: &'a Req,
+    deadline: Duration,
+    /// The deadline of the request that this call is part of.
+    outer: Option<Instant>,
+    inactivity_max: Duration,
+    key: Option<String>,
+    direct: Option<u64>,
+    idempotent: bool,
+    fail_fast: bool,
+    metadata: Metadata,
+    /// The first option that was wrong; said when the call is made.
+    problem: Option<Error>,
+}
+
+impl<'a, Req, Resp> Request<'a, Req, Resp> {
+    pub(super) fn new(client: &'a Client<Req, Resp>, request: &'a Req) -> Self {
+        let settings = &client.runtime.platform().settings;
+        Self {
+            client,
+            request,
+            deadline: settings.call_deadline,
+            outer: None,
+            inactivity_max: settings.inactivity_max,
+            key: None,
+            direct: None,
+            idempotent: false,
+            fail_fast: false,
+            metadata: Metadata::default(),
+            problem: None,
+        }
+    }
+
+    /// How long the whole call may take, to its last response. Default 10 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline.min(DURATION_MAX);
+        self
+    }
+
+    /// How long it may be silent before a response. Default 30 s.
+    pub fn inactivity(mut self, silence: Duration) -> Self {
+        self.inactivity_max = silence.min(DURATION_MAX);
+        self
+    }
+
+    /// The key of [`Routing::ConsistentHash`](crate::Routing::ConsistentHash).
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Only this instance will do.
+    pub fn instance(mut self, id: u64) -> Self {
+        self.direct = Some(id);
+        self
+    }
+
+    /// Executing the request twice does no harm: it is tried again even where it may have been executed.
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Fails at once, instead of waiting for an instance, if there is none.
+    pub fn fail_fast(mut self) -> Self {
+        self.fail_fast = true;
+        self
+    }
+
+    /// Sends a piece of metadata along; the handler finds it in its [`Context`].
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        if let Err(error) = self.metadata.insert(name.into(), value.into()) {
+            self.problem.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Makes the call part of a trace.
+    pub fn trace(mut self, trace: TraceContext) -> Self {
+        self.metadata.trace = Some(trace);
+        self
+    }
+
+    /// Makes the call part of the request that a handler works on: it ends by that request's deadline, and
+    /// metadata and trace travel on.
+    pub fn within(mut self, context: &Context) -> Self {
+        self.outer = Some(context.deadline());
+        let Metadata { entries, trace } = context.travelling().clone();
+        for (name, value) in entries {
+            self.metadata.entries.entry(name).or_insert(value);
+        }
+        self.metadata.trace = self.metadata.trace.or(trace);
+        self
+    }
+
+    /// Calls and returns the stream of responses, once the first one is there (or the end).
+    ///
+    /// # Errors
+    /// `NoInstances`, `Draining`, `Overloaded`, `NoResponders`, `LeaseLost`, `Unavailable`: nobody did it (the
+    /// effect says how sure that is). `DeadlineExceeded`, `StreamInterrupted`: it may have been done. `Fault`:
+    /// the handler's own answer. `Invalid`, `PayloadTooLarge`: the request or an option cannot be sent.
+    pub async fn generate(self) -> Result<Responses<Resp>>
+    where
+        Req: Serialize + Sync,
+        Resp: DeserializeOwned,
+    {
+        self.run().await.map(Responses::new)
+    }
+
+    /// Calls and returns the one response.
+    ///
+    /// # Errors
+    /// Those of [`generate`](Self::generate); `Invalid` (effect applied) if there is not exactly one response.
+    pub async fn call(self) -> Result<Resp>
+    where
+        Req: Serialize + Sync,
+        Resp: DeserializeOwned,
+    {
+        self.run().await?.only().await
+    }
+
+    async fn run(mut self) -> Result<Reply>
+    where
+        Req: Serialize + Sync,
+    {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
+        self.client.runtime.check_running()?;
+        let began = Instant::now();
+        let own = began + self.deadline;
+        let deadline = self.outer.map_or(own, |outer| outer.min(own));
+        let limits = Limits { began, deadline, inactivity_max: self.inactivity_max };
+        let platform = self.client.runtime.platform();
+        let number = self.client.runtime.caller().number();
+        let started = Fact::CallStarted {
+            endpoint: self.client.watcher.name().clone(),
+            call: number,
+            deadline: deadline.saturating_duration_since(began),
+        };
+        platform.environment.observe(&started);
+        // Until something else is known: whoever drops a call cancels it.
+        let mut ended =
+            Some(Ended { environment: platform.environment.clone(), call: number, code: Some("cancelled") });
+        let result = self.attempts(number, limits, &mut ended).await;
+        if let (Err(error), Some(ended)) = (&result, &mut ended) {
+            ended.code = Some(error.code());
+        }
+        result
+    }
+
+    async fn attempts(&self, number: u64, limits: Limits, ended: &mut Option<Ended>) -> Result<Reply>
+    where
+        Req: Serialize + Sync,
+    {
+        let runtime = &self.client.runtime;
+        let policy = Policy::default().with_idempotent(self.idempotent);
+        let mut retry = Retry::new(policy, limits.deadline);
+        let mut written = None;
+        let mut tried = Vec::new();
+        let mut number = number;
+        runtime.budget().handle_request(limits.began);
+        loop {
+            let instance = match self.choose(&limits, &tried).await {
+                Ok(instance) => instance,
+                Err(error) => return Err(retry.finish(error)),
+            };
+            let payload = match written.take() {
+                Some((codec, payload)) if codec == instance.codec() => payload,
+                _ => instance.codec().encode(self.request)?,
+            };
+            written = Some((instance.codec(), payload.clone()));
+            let error = match self.attempt(number, &instance, payload, limits, ended).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            if let Error::Draining { .. } = error {
+                runtime.caller().set_aside(&instance, &self.client.watcher);
+            }
+            tried.push(instance.id());
+            number = runtime.caller().number();
+            let jitter = runtime.platform().environment.random("retry jitter");
+            match retry.handle_error(Instant::now(), &error, runtime.budget(), jitter) {
+                Decision::Again { at } => tokio::time::sleep_until(at).await,
+                Decision::GiveUp => return Err(retry.finish(error)),
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        number: u64,
+        instance: &Arc<Instance>,
+        payload: Bytes,
+        limits: Limits,
+        ended: &mut Option<Ended>,
+    ) -> Result<Reply> {
+        let platform = self.client.runtime.platform();
+        let remaining = limits.deadline.saturating_duration_since(Instant::now());
+        let mut headers = Headers::with_capacity(4);
+        headers.append(wire::DEADLINE, remaining.as_millis().to_string())?;
+        let trace = self.metadata.trace.as_ref().map(|trace| trace.hop(&*platform.environment));
+        Metadata { trace, ..self.metadata.clone() }.write(&mut headers)?;
+        let busy = instance.standing().begin();
+        let open = self.client.runtime.caller().open(
+            number,
+            instance.clone(),
+            self.client.watcher.clone(),
+            headers,
+            payload,
+        );
+        let incoming = match tokio::time::timeout_at(limits.deadline, open).await {
+            Ok(incoming) => incoming?,
+            Err(_) => {
+                let given = limits.deadline.duration_since(limits.began);
+                return Err(Error::deadline_exceeded("sending the request", given, Effect::Unknown));
+            }
+        };
+        Reply::first(incoming, instance.clone(), limits, busy, ended).await
+    }
+
+    /// An instance to send to; waits for one until the deadline.
+    async fn choose(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
+        let watcher = &self.client.watcher;
+        let mut version = watcher.view().subscribe();
+        let mut near = Vec::new();
+        let mut looked = false;
+        loop {
+            version.borrow_and_update();
+            if let Some(instance) = self.choose_now(tried) {
+                return Ok(instance);
+            }
+            let seeing = !matches!(watcher.view().lock().state, WatchState::Syncing);
+            let over = Instant::now() >= limits.deadline;
+            if over || (self.fail_fast && seeing && looked) {
+                return Err(self.no_instances(near));
+            }
+            tokio::select! {
+                biased;
+                changed = version.changed() => {
+                    // The sender lives in the view, which the client keeps.
+                    let _ = changed;
+                }
+                () = tokio::time::sleep_until(limits.deadline) => {}
+                found = watcher.near_misses(), if !looked && seeing => {
+                    near = found;
+                    looked = true;
+                }
+            }
+        }
+    }
+
+    fn choose_now(&self, tried: &[u64]) -> Option<Arc<Instance>> {
+        let environment = &self.client.runtime.platform().environment;
+        let members = self.client.watcher.view().lock();
+        let choice = Choice {
+            routing: self.client.routing,
+            labels: &self.client.labels,
+            key: self.key.as_deref(),
+            direct: self.direct,
+            tried,
+            turn: self.client.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            random: self.client.routing.draw(&**environment),
+            now: Instant::now(),
+        };
+        let chosen = choice.among(&members);
+        let revision = members.revision;
+        drop(members);
+        if let Some(instance) = &chosen {
+            let endpoint = self.client.watcher.name().clone();
+            environment.observe(&Fact::RouteChosen { endpoint, instance: instance.id(), revision });
+        }
+        chosen
+    }
+
+    fn no_instances(&self, near: Vec<String>) -> Error {
+        let watcher = &self.client.watcher;
+        let members = watcher.view().lock();
+        let cause = match (&members.state, members.len(), self.direct) {
+            (WatchState::Syncing, ..) => "the discovery backend was not reached yet".to_owned(),
+            (WatchState::Failed(code), ..) => format!("the discovery backend refuses: {code}"),
+            (WatchState::Stale { cause, .. }, 0, _) => {
+                format!("none was known when the watch broke: {cause}")
+            }
+            (_, _, Some(id)) => format!("instance {id:x} is not registered"),
+            (_, 0, None) => "none is registered".to_owned(),
+            (_, count, None) if self.client.labels.is_empty() => {
+                format!("none of {count} has a transport that this version knows")
+            }
+            (_, count, None) => format!("none of {count} has the labels {:?}", self.client.labels),
+        };
+        drop(members);
+        Error::no_instances(watcher.name().to_string(), cause, near)
+    }
+}
+
+impl<Req, Resp> fmt::Debug for Request<'_, Req, Resp> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("endpoint", self.client.endpoint())
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

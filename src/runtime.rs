@@ -1,0 +1,322 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use slipring_core::service::ServiceReport;
+use slipring_core::{
+    Discovery, DiscoveryCapabilities, Environment, Error, Messaging, MessagingCapabilities, MessagingExt,
+    Result, SystemEnvironment,
+};
+use tokio::sync::{OnceCell, watch};
+
+use crate::client::RetryBudget;
+use crate::component::{Component, Endpoint, Namespace};
+use crate::config::{self, Backends};
+use crate::event::Publishers;
+use crate::lifecycle::{LeaseHolder, LeaseState, Outcome, Phases, StopReport};
+use crate::name::{Deployment, Reference};
+use crate::plane::caller::Caller;
+use crate::platform::Platform;
+use crate::registry::{Registration, Registry};
+use crate::settings::Settings;
+
+/// One process's part in the distributed system: a lease, connections to the backends, and everything that is
+/// served and called over them.
+///
+/// Cheap to clone; clones are the same runtime. Any number of runtimes live in one process and disturb each
+/// other in nothing. Dropping the last clone (with all endpoints, clients and servings made from it) ends its
+/// tasks and lets its lease run out; [`stop`](Self::stop) is the orderly way.
+#[derive(Clone)]
+pub struct DistributedRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    platform: Arc<Platform>,
+    lease: Arc<LeaseHolder>,
+    registration: Arc<Registration>,
+    registry: Registry,
+    caller: Caller,
+    budget: RetryBudget,
+    publishers: Publishers,
+    stopping: watch::Sender<bool>,
+    stopped: OnceCell<StopReport>,
+}
+
+impl DistributedRuntime {
+    /// A runtime on an in-memory world of its own: no server, nothing shared. Runtimes that are to meet share
+    /// a [`MemoryWorld`](crate::MemoryWorld) through [`builder`](Self::builder).
+    ///
+    /// # Errors
+    /// None in practice; the type is that of every way to make a runtime.
+    #[cfg(feature = "memory")]
+    pub async fn memory() -> Result<Self> {
+        Self::builder().memory(&slipring_memory::MemoryWorld::new()).build().await
+    }
+
+    /// A runtime as the environment variables say: `SLIPRING_DISCOVERY` and `SLIPRING_MESSAGING` (both
+    /// `memory:` by default), `SLIPRING_DEPLOYMENT` (empty by default).
+    ///
+    /// # Errors
+    /// `Invalid` naming the variable, `Unsupported` for a backend that this build does not have, and those of
+    /// [`RuntimeBuilder::build`].
+    pub async fn from_env() -> Result<Self> {
+        let Backends { discovery, messaging, deployment, settings } = config::from_env()?;
+        Self::builder()
+            .discovery(discovery)
+            .messaging(messaging)
+            .deployment(deployment)
+            .settings(settings)
+            .build()
+            .await
+    }
+
+    /// A runtime to be put together.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
+
+    /// A namespace.
+    ///
+    /// # Errors
+    /// [`Invalid`](Error::Invalid) with the position of what is wrong.
+    pub fn namespace(&self, name: &str) -> Result<Namespace> {
+        Ok(Namespace::new(self.clone(), self.platform().deployment.namespace(name.parse()?)))
+    }
+
+    /// The endpoint of a reference, such as `dynamo/Processor/chat/completions` or
+    /// `dynamo.Processor.chat/completions`.
+    ///
+    /// # Errors
+    /// [`Invalid`](Error::Invalid) with the position of what is wrong.
+    pub fn endpoint(&self, reference: &str) -> Result<Endpoint> {
+        let reference: Reference = reference.parse()?;
+        Ok(Endpoint::new(self.clone(), reference.path(&self.platform().deployment)?))
+    }
+
+    /// The id under which this runtime's endpoints are registered: that of its first lease. It never changes.
+    pub fn instance_id(&self) -> u64 {
+        self.platform().instance
+    }
+
+    /// What the runtime knows of its lease; a channel, so that its loss and return can be awaited.
+    pub fn lease(&self) -> watch::Receiver<LeaseState> {
+        self.inner.lease.state()
+    }
+
+    /// What this runtime shares among its endpoints and clients.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// What the instances of a component did so far, in every process that answers within `window`.
+    ///
+    /// # Errors
+    /// Those of the messaging backend.
+    pub async fn inspect(&self, component: &Component, window: Duration) -> Result<Vec<ServiceReport>> {
+        let platform = self.platform();
+        let inbox = platform.deployment.inbox(platform.environment.random("inspect inbox"));
+        platform.messaging.inspect(inbox, Some(&component.path().micro_name()), window).await
+    }
+
+    /// How many calls of this runtime are under way.
+    pub fn calls_in_flight(&self) -> usize {
+        self.inner.caller.in_flight()
+    }
+
+    /// Is it stopping, or stopped? A channel, so that it can be awaited.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.inner.stopping.subscribe()
+    }
+
+    /// Stops everything in order: all endpoints at once ([`Serving::stop`](crate::Serving::stop)), then the
+    /// lease is revoked, then the messaging handle is closed. Every phase is bounded by the [`Settings`] and
+    /// reported. From the start nothing new is served or called. Again returns the same report; dropped
+    /// half-way, the next call goes on.
+    pub async fn stop(&self) -> StopReport {
+        self.inner.stopped.get_or_init(|| self.stop_in_order()).await.clone()
+    }
+
+    async fn stop_in_order(&self) -> StopReport {
+        self.inner.stopping.send_replace(true);
+        let platform = self.platform();
+        let limit = platform.settings.close_timeout;
+        let mut phases = Phases::default();
+        let servings = self.inner.registry.servings();
+        let reports = join_all(servings.iter().map(|serving| serving.stop())).await;
+        for (serving, report) in servings.iter().zip(&reports) {
+            phases.report.absorb(&serving.endpoint().to_string(), report);
+        }
+        self.inner.registration.end().await;
+        phases
+            .run("revoke", async {
+                let released = self.inner.lease.release(&*platform.discovery);
+                unconfirmed(tokio::time::timeout(limit, released).await, limit)
+            })
+            .await;
+        phases
+            .run("close", async {
+                let closed = platform.messaging.close(limit);
+                unconfirmed(tokio::time::timeout(limit * 2, closed).await, limit)
+            })
+            .await;
+        phases.report
+    }
+
+    pub(crate) fn platform(&self) -> &Arc<Platform> {
+        &self.inner.platform
+    }
+
+    pub(crate) fn lease_holder(&self) -> &Arc<LeaseHolder> {
+        &self.inner.lease
+    }
+
+    pub(crate) fn registration(&self) -> &Arc<Registration> {
+        &self.inner.registration
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.inner.caller
+    }
+
+    pub(crate) fn budget(&self) -> &RetryBudget {
+        &self.inner.budget
+    }
+
+    pub(crate) fn publishers(&self) -> &Publishers {
+        &self.inner.publishers
+    }
+
+    /// Refuses what is begun after the stop.
+    pub(crate) fn check_running(&self) -> Result<()> {
+        if *self.inner.stopping.borrow() {
+            return Err(Error::draining(format!("runtime {:x}", self.instance_id())));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for DistributedRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DistributedRuntime")
+            .field("instance", &format_args!("{:x}", self.instance_id()))
+            .field("lease", &*self.inner.lease.state().borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+fn unconfirmed(result: Result<Result<()>, tokio::time::error::Elapsed>, limit: Duration) -> Outcome {
+    match result {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(error)) => Outcome::Unconfirmed(error.to_string()),
+        Err(_) => Outcome::Unconfirmed(format!("no answer within {limit:?}")),
+    }
+}
+
+/// What a runtime is put together from: two backends at least.
+#[derive(Debug, Default)]
+#[must_use = "nothing is built until build is called"]
+pub struct RuntimeBuilder {
+    discovery: Option<Arc<dyn Discovery>>,
+    messaging: Option<Arc<dyn Messaging>>,
+    environment: Option<Arc<dyn Environment>>,
+    deployment: Deployment,
+    settings: Settings,
+}
+
+impl RuntimeBuilder {
+    /// The backend of keys, leases and watches.
+    pub fn discovery(mut self, discovery: impl Discovery) -> Self {
+        self.discovery = Some(Arc::new(discovery));
+        self
+    }
+
+    /// The backend of messages. The runtime closes this handle when it stops: give each runtime its own.
+    pub fn messaging(mut self, messaging: impl Messaging) -> Self {
+        self.messaging = Some(Arc::new(messaging));
+        self
+    }
+
+    /// Both backends in memory, from a world that other runtimes may share.
+    #[cfg(feature = "memory")]
+    pub fn memory(self, world: &slipring_memory::MemoryWorld) -> Self {
+        self.discovery(world.discovery()).messaging(world.messaging())
+    }
+
+    /// What stands for the machine; by default the real one ([`SystemEnvironment`]).
+    pub fn environment(mut self, environment: impl Environment) -> Self {
+        self.environment = Some(Arc::new(environment));
+        self
+    }
+
+    /// Keeps this deployment's keys and subjects apart from others' on the same servers.
+    pub fn deployment(mut self, deployment: Deployment) -> Self {
+        self.deployment = deployment;
+        self
+    }
+
+    /// The bounds and intervals.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Reaches the backends, checks that they can do what is needed, takes a lease and opens the inbox.
+    /// Dropping the future leaves a lease at most, which runs out.
+    ///
+    /// # Errors
+    /// `Invalid` without a backend or for a setting that cannot work; `Unsupported` for a backend that cannot
+    /// do what is needed; those of the backends.
+    pub async fn build(self) -> Result<DistributedRuntime> {
+        let missing =
+            |what| Error::invalid("runtime", "", format!("it needs a {what} backend: call .{what}(..)"));
+        let discovery = self.discovery.ok_or_else(|| missing("discovery"))?;
+        let messaging = self.messaging.ok_or_else(|| missing("messaging"))?;
+        let environment = self.environment.unwrap_or_else(|| Arc::new(SystemEnvironment::new()));
+        let settings = self.settings;
+        settings.check()?;
+        let (discovery_can, messaging_can) =
+            (discovery.capabilities().await?, messaging.capabilities().await?);
+        check_capabilities(&discovery_can, &messaging_can)?;
+        let lease = LeaseHolder::start(
+            discovery.clone(),
+            environment.clone(),
+            settings.lease_ttl,
+            settings.discovery_timeout,
+        )
+        .await?;
+        let lease = Arc::new(lease);
+        let platform = Arc::new(Platform {
+            discovery,
+            messaging,
+            environment,
+            discovery_can,
+            messaging_can,
+            settings,
+            deployment: self.deployment,
+            instance: lease.instance(),
+        });
+        let inner = Inner {
+            registration: Arc::new(Registration::start(platform.clone(), &lease)),
+            registry: Registry::new(platform.clone()),
+            caller: Caller::start(platform.clone()).await?,
+            budget: RetryBudget::new(tokio::time::Instant::now()),
+            publishers: Publishers::new(),
+            stopping: watch::channel(false).0,
+            stopped: OnceCell::new(),
+            lease,
+            platform,
+        };
+        Ok(DistributedRuntime { inner: Arc::new(inner) })
+    }
+}
+
+/// What the component model cannot do without. Everything else has a fallback.
+fn check_capabilities(_discovery: &DiscoveryCapabilities, messaging: &MessagingCapabilities) -> Result<()> {
+    if !messaging.headers {
+        let hint = "slipring's control travels in headers; use a broker that has them";
+        return Err(Error::unsupported("messaging without headers", hint));
+    }
+    Ok(())
+}
