@@ -125,7 +125,8 @@ impl Caller {
         self.shared.table().len()
     }
 
-    /// Sends a request. Dropping what it returns gives the call up and tells the worker.
+    /// Sends a request. Dropping what it returns gives the call up and tells the worker; past the deadline no
+    /// more items are asked for.
     ///
     /// # Errors
     /// Those of publishing.
@@ -136,6 +137,7 @@ impl Caller {
         watcher: Arc<Watcher>,
         mut headers: Headers,
         payload: Bytes,
+        deadline: Instant,
     ) -> Result<Incoming> {
         let shared = &self.shared;
         let subject = routable(&instance)?.clone();
@@ -145,8 +147,14 @@ impl Caller {
         let mut request = Message::new(subject, payload).with_reply(shared.reply(number)?);
         request.headers = headers;
         let slot = Slot::new(number, instance, watcher, window);
-        let incoming =
-            Incoming { shared: shared.clone(), slot: Arc::new(slot), window, received: 0, over: false };
+        let incoming = Incoming {
+            shared: shared.clone(),
+            slot: Arc::new(slot),
+            window,
+            deadline,
+            received: 0,
+            over: false,
+        };
         shared.table().insert(number, incoming.slot.clone());
         shared.wake_sweeper();
         if let Err(error) = shared.platform.messaging.publish(request).await {
@@ -382,6 +390,7 @@ pub(crate) struct Incoming {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
     window: u64,
+    deadline: Instant,
     /// Items taken.
     received: u64,
     over: bool,
@@ -439,13 +448,15 @@ impl Incoming {
         Error::stream_interrupted(self.received, cause)
     }
 
-    /// Half a window taken: allow as much again.
+    /// Half a window taken: allow as much again. Not past the deadline, so that a worker that ignores it runs
+    /// dry.
     fn extend_credit(&self) {
         let allowed = self.received + self.window;
         let step = (self.window / 2).max(1);
-        if allowed >= self.slot.credit.load(Ordering::Acquire) + step {
+        let now = Instant::now();
+        if now < self.deadline && allowed >= self.slot.credit.load(Ordering::Acquire) + step {
             self.slot.credit.store(allowed, Ordering::Release);
-            self.slot.queue().spoken = Instant::now();
+            self.slot.queue().spoken = now;
             self.shared.control(Control::Probe, &self.slot.instance, self.slot.number, allowed);
         }
     }
