@@ -235,7 +235,6 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             self.client.watcher.clone(),
             headers,
             payload,
-            limits.deadline,
         );
         let incoming = match tokio::time::timeout_at(limits.deadline, open).await {
             Ok(incoming) => incoming?,

@@ -70,6 +70,8 @@ struct Slot {
 
 struct Queue {
     events: VecDeque<Event>,
+    /// The last of `events` is an end, whether it was read or not: there is nothing left to ask.
+    ended: bool,
     waker: Option<Waker>,
     heard: Instant,
     spoken: Instant,
@@ -125,8 +127,7 @@ impl Caller {
         self.shared.table().len()
     }
 
-    /// Sends a request. Dropping what it returns gives the call up and tells the worker; past the deadline no
-    /// more items are asked for.
+    /// Sends a request. Dropping what it returns gives the call up and tells the worker.
     ///
     /// # Errors
     /// Those of publishing.
@@ -137,7 +138,6 @@ impl Caller {
         watcher: Arc<Watcher>,
         mut headers: Headers,
         payload: Bytes,
-        deadline: Instant,
     ) -> Result<Incoming> {
         let shared = &self.shared;
         let subject = routable(&instance)?.clone();
@@ -147,14 +147,8 @@ impl Caller {
         let mut request = Message::new(subject, payload).with_reply(shared.reply(number)?);
         request.headers = headers;
         let slot = Slot::new(number, instance, watcher, window);
-        let incoming = Incoming {
-            shared: shared.clone(),
-            slot: Arc::new(slot),
-            window,
-            deadline,
-            received: 0,
-            over: false,
-        };
+        let incoming =
+            Incoming { shared: shared.clone(), slot: Arc::new(slot), window, received: 0, over: false };
         shared.table().insert(number, incoming.slot.clone());
         shared.wake_sweeper();
         if let Err(error) = shared.platform.messaging.publish(request).await {
@@ -295,8 +289,15 @@ impl Shared {
 impl Slot {
     fn new(number: u64, instance: Arc<Instance>, watcher: Arc<Watcher>, credit: u64) -> Self {
         let now = Instant::now();
-        let queue =
-            Queue { events: VecDeque::new(), waker: None, heard: now, spoken: now, probes: 0, unanswered: 0 };
+        let queue = Queue {
+            events: VecDeque::new(),
+            ended: false,
+            waker: None,
+            heard: now,
+            spoken: now,
+            probes: 0,
+            unanswered: 0,
+        };
         Self { number, instance, watcher, incoming: Mutex::new(queue), credit: AtomicU64::new(credit) }
     }
 
@@ -344,8 +345,13 @@ impl Slot {
         self.push(Event::Failed(error));
     }
 
+    /// Queues what came; nothing comes after an end.
     fn push(&self, event: Event) {
         let mut queue = self.queue();
+        if queue.ended {
+            return;
+        }
+        queue.ended = !matches!(event, Event::Item { last: false, .. });
         queue.events.push_back(event);
         let waker = queue.waker.take();
         drop(queue);
@@ -363,6 +369,9 @@ impl Slot {
         let settings = &platform.settings;
         let patience = if gone { settings.probe_after_gone } else { settings.probe_after };
         let mut queue = self.queue();
+        if queue.ended {
+            return Look::Well;
+        }
         if gone && queue.unanswered >= UNANSWERED_MAX && now >= queue.spoken + patience {
             return Look::Dead;
         }
@@ -390,7 +399,6 @@ pub(crate) struct Incoming {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
     window: u64,
-    deadline: Instant,
     /// Items taken.
     received: u64,
     over: bool,
@@ -400,6 +408,12 @@ impl Incoming {
     /// How many items were taken.
     pub(crate) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Has the announced end arrived, whether it was read or not?
+    pub(crate) fn is_complete(&self) -> bool {
+        let is_end = |event: &Event| matches!(event, Event::End(_) | Event::Item { last: true, .. });
+        self.over || self.slot.queue().events.back().is_some_and(is_end)
     }
 
     /// The next item; `None` at the announced end. After `None` or an error there is nothing more.
@@ -448,15 +462,13 @@ impl Incoming {
         Error::stream_interrupted(self.received, cause)
     }
 
-    /// Half a window taken: allow as much again. Not past the deadline, so that a worker that ignores it runs
-    /// dry.
+    /// Half a window taken: allow as much again.
     fn extend_credit(&self) {
         let allowed = self.received + self.window;
         let step = (self.window / 2).max(1);
-        let now = Instant::now();
-        if now < self.deadline && allowed >= self.slot.credit.load(Ordering::Acquire) + step {
+        if allowed >= self.slot.credit.load(Ordering::Acquire) + step {
             self.slot.credit.store(allowed, Ordering::Release);
-            self.slot.queue().spoken = now;
+            self.slot.queue().spoken = Instant::now();
             self.shared.control(Control::Probe, &self.slot.instance, self.slot.number, allowed);
         }
     }
