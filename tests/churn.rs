@@ -207,7 +207,7 @@ async fn churn(
     let dice = SimEnvironment::new(99);
     let mut events = BTreeMap::new();
     while Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(100 + dice.random("pause") % 900)).await;
+        tokio::time::sleep(Duration::from_millis(50 + dice.random("pause") % 350)).await;
         let slot = dice.random("slot") as usize % INSTANCES;
         let Some(worker) = workers.remove(&slot) else {
             workers.insert(slot, Worker::start(world, slot, going_on).await);
@@ -295,7 +295,7 @@ async fn no_call_outlives_its_deadline() {
     println!("what happened to {INSTANCES} workers: {events:?}");
     assert!(total.late.is_empty(), "{} calls were late: {:?}", total.late.len(), &total.late[..1]);
     assert!(calls > 20_000 && total.outcomes["ok"] > calls / 4, "{total:?}");
-    assert!(events.len() == 7 && events.values().all(|times| *times > 3), "{events:?}");
+    assert!(events.len() == 7 && events.values().all(|times| *times > 1), "{events:?}");
 
     assert_eq!(caller.calls_in_flight(), 0);
     tokio::time::sleep(seconds(1)).await;
