@@ -73,11 +73,11 @@ async fn run(text: String) -> Result<()> {
     let runtime = join(&world).await?;
     let client = runtime.endpoint(ENDPOINT)?.client::<Prompt, String>().await?;
     client.wait_for_instances(workers.len(), Duration::from_secs(5)).await?;
-    // The watch tells its part for as long as the rest goes on.
+    // What the watch sees is told first, for as long as the rest goes on.
     tokio::select! {
         biased;
-        result = serve_one_text(story, &client, workers, text) => result?,
         () = tell_what_is_seen(story, client.instances()) => unreachable!("a view has no end"),
+        result = get_one_text(story, &client, workers, text) => result?,
     }
     runtime.stop().await;
     Ok(())
@@ -92,7 +92,7 @@ async fn join(world: &MemoryWorld) -> Result<DistributedRuntime> {
 }
 
 /// The part of the client: gets its text, whatever happens to the workers.
-async fn serve_one_text(
+async fn get_one_text(
     story: Story,
     client: &Client<Prompt, String>,
     workers: [Worker; 2],
@@ -205,13 +205,12 @@ impl Worker {
     }
 }
 
-/// The handler: a stream of tokens.
+/// The handler: a stream of tokens, with a pause after each, the last one too.
 async fn answer(prompt: Prompt, _: Context) -> Result<impl Stream<Item = Result<String, Fault>>, Fault> {
-    let rest = tokens(&prompt.text).into_iter().skip(prompt.from);
-    let tokens: Vec<String> = rest.map(str::to_owned).collect();
-    Ok(stream::iter(tokens).then(|token| async {
-        sleep(PAUSE).await;
-        Ok(token)
+    let rest: Vec<_> = tokens(&prompt.text).into_iter().skip(prompt.from).map(str::to_owned).collect();
+    Ok(stream::unfold((rest.into_iter(), Duration::ZERO), async |(mut rest, pause)| {
+        sleep(pause).await;
+        Some((Ok(rest.next()?), (rest, PAUSE)))
     }))
 }
 
