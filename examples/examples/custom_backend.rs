@@ -11,7 +11,6 @@
 #![expect(clippy::print_stdout, reason = "printing is what an example is for")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,55 +24,69 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 /// A handle to the store; clones are handles to the same.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct TinyStore(Arc<Mutex<State>>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     revision: Revision,
     entries: BTreeMap<Key, Entry>,
-    leases: BTreeMap<LeaseId, Term>,
     granted: u64,
+    /// Each lease with its end.
+    leases: BTreeMap<LeaseId, (Lease, Instant)>,
     /// The newest changes, a batch for each revision up to the current one.
     log: VecDeque<Batch>,
     /// Wakes the watchers.
     moved: watch::Sender<()>,
 }
 
-/// How long a lease lives after each heartbeat, and so until when.
-struct Term {
-    ttl: Duration,
-    end: Instant,
+/// What a watch reads, and from where on.
+type Position = (TinyStore, Range, Revision);
+
+/// In batches; a watch that is further behind begins anew.
+const LOG_MAX: usize = 1024;
+const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+fn can() -> DiscoveryCapabilities {
+    DiscoveryCapabilities::minimal()
+        .with_atomic_keys_max(64)
+        .with_watch(WatchFidelity::EveryRevision)
+        .with_read(ReadConsistency::Linearizable)
+        .with_resume(true)
+        .with_expiry_atomic(true)
+        .with_ttl_min(Duration::from_millis(100))
 }
 
 impl TinyStore {
-    const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-    fn can() -> DiscoveryCapabilities {
-        DiscoveryCapabilities::minimal()
-            .with_atomic_keys_max(64)
-            .with_watch(WatchFidelity::EveryRevision)
-            .with_read(ReadConsistency::Linearizable)
-            .with_resume(true)
-            .with_expiry_atomic(true)
-            .with_ttl_min(Duration::from_millis(100))
-    }
-
     /// The state as of now: leases that are past their end are gone.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let over = state.leases.iter().filter(|(_, term)| term.end <= now).map(|(id, _)| *id);
-        for lease in over.collect::<Vec<_>>() {
-            state.end(lease);
-        }
+        let over = state.leases.values().filter(|(_, end)| *end <= now).map(|(lease, _)| lease.id);
+        over.collect::<Vec<_>>().into_iter().for_each(|lease| drop(state.end(lease)));
         state
+    }
+
+    /// The next changes for a watch; if there are none for long, how far the store is.
+    async fn next((store, range, mut at): Position) -> Result<Option<(Batch, Position)>> {
+        let progress_at = Instant::now() + can().watch_silence_max / 2;
+        loop {
+            let (batch, until, mut moved) = {
+                let state = store.state();
+                // A lease that ends wakes nobody, so look again by then.
+                let until = state.leases.values().map(|(_, end)| *end).fold(progress_at, Instant::min);
+                (state.after(at, &range)?, until, state.moved.subscribe())
+            };
+            at = batch.revision;
+            if !batch.changes.is_empty() || Instant::now() >= progress_at {
+                return Ok(Some((batch, (store, range, at))));
+            }
+            let _ = timeout_at(until, moved.changed()).await;
+        }
     }
 }
 
 impl State {
-    const LOG_MAX: usize = 1024;
-
     fn snapshot(&self, range: &Range) -> Snapshot {
         let entries = self.entries.values().filter(|entry| range.contains(&entry.key)).cloned().collect();
         Snapshot { revision: self.revision, entries }
@@ -85,14 +98,13 @@ impl State {
         if !(oldest..=self.revision.0).contains(&at.0) {
             return Err(Error::compacted(Revision(oldest)));
         }
-        for Batch { revision, changes } in self.log.iter().skip((at.0 - oldest) as usize) {
-            let changes: Vec<_> =
-                changes.iter().filter(|change| range.contains(change.key())).cloned().collect();
-            if !changes.is_empty() {
-                return Ok(Batch { revision: *revision, changes });
-            }
-        }
-        Ok(Batch { revision: self.revision, changes: Vec::new() })
+        let seen = |change: &&Change| range.contains(change.key());
+        let mut newer = self.log.iter().skip((at.0 - oldest) as usize);
+        let Some(batch) = newer.find(|batch| batch.changes.iter().any(|change| seen(&change))) else {
+            return Ok(Batch { revision: self.revision, changes: Vec::new() });
+        };
+        let changes = batch.changes.iter().filter(seen).cloned().collect();
+        Ok(Batch { revision: batch.revision, changes })
     }
 
     fn holds(&self, guard: &Guard) -> bool {
@@ -103,12 +115,10 @@ impl State {
     }
 
     fn check(&self, op: &Op) -> Result<()> {
-        let limit = TinyStore::can().value_bytes_max;
+        let limit = can().value_bytes_max;
         match op {
             Op::Put { value, .. } if value.len() > limit => Err(Error::payload_too_large(limit, value.len())),
-            Op::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease) => {
-                Err(Error::lease_lost(*lease))
-            }
+            Op::Put { lease: Some(id), .. } if !self.leases.contains_key(id) => Err(Error::lease_lost(*id)),
             _ => Ok(()),
         }
     }
@@ -130,27 +140,25 @@ impl State {
         if !changes.is_empty() {
             self.revision = modified;
             self.log.push_back(Batch { revision: modified, changes });
-            if self.log.len() > Self::LOG_MAX {
-                self.log.pop_front();
-            }
+            self.log.drain(..self.log.len().saturating_sub(LOG_MAX));
             self.moved.send_replace(());
         }
         self.revision
     }
 
-    /// Ends a lease and deletes its keys.
-    fn end(&mut self, lease: LeaseId) {
-        self.leases.remove(&lease);
+    /// Ends a lease and deletes its keys; `None` if there is no such lease.
+    fn end(&mut self, lease: LeaseId) -> Option<Revision> {
+        self.leases.remove(&lease)?;
         let held = self.entries.values().filter(|entry| entry.lease == Some(lease));
-        let ops: Vec<_> = held.map(|entry| Op::Delete { key: entry.key.clone() }).collect();
-        self.apply(ops);
+        let deletions: Vec<_> = held.map(|entry| Op::Delete { key: entry.key.clone() }).collect();
+        Some(self.apply(deletions))
     }
 }
 
 #[async_trait]
 impl Discovery for TinyStore {
     async fn capabilities(&self) -> Result<DiscoveryCapabilities> {
-        Ok(Self::can())
+        Ok(can())
     }
 
     async fn read(&self, range: Range) -> Result<Snapshot> {
@@ -158,13 +166,11 @@ impl Discovery for TinyStore {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit> {
-        txn.check(Self::can().atomic_keys_max)?;
+        txn.check(can().atomic_keys_max)?;
         let mut state = self.state();
         txn.ops.iter().try_for_each(|op| state.check(op))?;
-        if !txn.guards.iter().all(|guard| state.holds(guard)) {
-            return Ok(Commit::Refused);
-        }
-        Ok(Commit::Applied(state.apply(txn.ops)))
+        let applies = txn.guards.iter().all(|guard| state.holds(guard));
+        Ok(if applies { Commit::Applied(state.apply(txn.ops)) } else { Commit::Refused })
     }
 
     async fn watch(&self, range: Range, start: Start) -> Result<Watch> {
@@ -173,81 +179,31 @@ impl Discovery for TinyStore {
             Start::Snapshot => (state.revision, Base::Snapshot(state.snapshot(&range))),
             Start::After(at) => state.after(at, &range).map(|_| (at, Base::Resumed(at)))?,
         };
-        let watcher = Watcher { store: self.clone(), moved: state.moved.subscribe(), range, at };
-        let events = stream::unfold(Some(watcher), async |watcher| {
-            let mut watcher = watcher?;
-            let item = watcher.next().await;
-            let goes_on = item.is_ok().then_some(watcher);
-            Some((item, goes_on))
-        });
+        // Ends with the first error.
+        let events = stream::try_unfold((self.clone(), range, at), Self::next);
         Ok(Watch { base, events: Box::pin(events) })
     }
 
     async fn grant(&self, ttl: Duration) -> Result<Lease> {
-        if ttl.is_zero() || ttl > Self::TTL_MAX {
+        if ttl.is_zero() || ttl > TTL_MAX {
             return Err(Error::invalid("ttl", format!("{ttl:?}"), "allowed: above zero, up to a year"));
         }
-        let ttl = ttl.max(Self::can().ttl_min);
         let mut state = self.state();
         state.granted += 1;
-        let id = LeaseId(state.granted);
-        state.leases.insert(id, Term { ttl, end: Instant::now() + ttl });
-        Ok(Lease { id, ttl })
+        let lease = Lease { id: LeaseId(state.granted), ttl: ttl.max(can().ttl_min) };
+        state.leases.insert(lease.id, (lease, Instant::now() + lease.ttl));
+        Ok(lease)
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
         let mut state = self.state();
-        let term = state.leases.get_mut(&lease).ok_or_else(|| Error::lease_lost(lease))?;
-        term.end = Instant::now() + term.ttl;
-        Ok(term.ttl)
+        let (lease, end) = state.leases.get_mut(&lease).ok_or_else(|| Error::lease_lost(lease))?;
+        *end = Instant::now() + lease.ttl;
+        Ok(lease.ttl)
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<()> {
-        let mut state = self.state();
-        if !state.leases.contains_key(&lease) {
-            return Err(Error::lease_lost(lease));
-        }
-        state.end(lease);
-        Ok(())
-    }
-}
-
-/// A watch, and how far it has read.
-struct Watcher {
-    store: TinyStore,
-    moved: watch::Receiver<()>,
-    range: Range,
-    at: Revision,
-}
-
-impl Watcher {
-    /// The next changes; if there are none for long, how far the store is.
-    async fn next(&mut self) -> Result<Batch> {
-        let progress_at = Instant::now() + TinyStore::can().watch_silence_max / 2;
-        loop {
-            self.moved.mark_unchanged();
-            let (batch, expiry) = self.look();
-            let batch = batch?;
-            self.at = batch.revision;
-            if !batch.changes.is_empty() || Instant::now() >= progress_at {
-                return Ok(batch);
-            }
-            // A lease that ends wakes nobody: look again by then.
-            let look_at = expiry.map_or(progress_at, |expiry| expiry.min(progress_at));
-            // Either it moved, or it is time; the sender lives in the store.
-            let _ = timeout_at(look_at, self.moved.changed()).await;
-        }
-    }
-
-    fn look(&self) -> (Result<Batch>, Option<Instant>) {
-        let state = self.store.state();
-        (state.after(self.at, &self.range), state.leases.values().map(|term| term.end).min())
-    }
-}
-
-impl fmt::Debug for TinyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TinyStore")
+        self.state().end(lease).map(drop).ok_or_else(|| Error::lease_lost(lease))
     }
 }
 
