@@ -54,16 +54,16 @@ fn can() -> DiscoveryCapabilities {
         .with_read(ReadConsistency::Linearizable)
         .with_resume(true)
         .with_expiry_atomic(true)
-        .with_ttl_min(Duration::from_millis(100))
 }
 
 impl TinyStore {
     /// The state as of now: leases that are past their end are gone.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let over = state.leases.values().filter(|(_, end)| *end <= now).map(|(lease, _)| lease.id);
-        over.collect::<Vec<_>>().into_iter().for_each(|lease| drop(state.end(lease)));
+        let over = state.leases.values().filter(|(_, end)| *end <= Instant::now()).map(|(lease, _)| lease.id);
+        for lease in over.collect::<Vec<_>>() {
+            state.end(lease);
+        }
         state
     }
 
@@ -100,11 +100,9 @@ impl State {
         }
         let seen = |change: &&Change| range.contains(change.key());
         let mut newer = self.log.iter().skip((at.0 - oldest) as usize);
-        let Some(batch) = newer.find(|batch| batch.changes.iter().any(|change| seen(&change))) else {
-            return Ok(Batch { revision: self.revision, changes: Vec::new() });
-        };
-        let changes = batch.changes.iter().filter(seen).cloned().collect();
-        Ok(Batch { revision: batch.revision, changes })
+        let next = newer.find(|batch| batch.changes.iter().any(|change| seen(&change)));
+        let changes = next.into_iter().flat_map(|batch| &batch.changes).filter(seen).cloned().collect();
+        Ok(Batch { revision: next.map_or(self.revision, |batch| batch.revision), changes })
     }
 
     fn holds(&self, guard: &Guard) -> bool {
