@@ -76,7 +76,6 @@ impl Default for Policy {
 }
 
 impl Policy {
-
     /// For a request that may be executed twice, or not.
     #[must_use]
     pub fn with_idempotent(mut self, idempotent: bool) -> Self {
