@@ -135,7 +135,7 @@ impl ServingParts {
         let limit = self.platform.settings.register_timeout;
         self.registration.set(self.path.key(), self.record.clone());
         match tokio::time::timeout(limit, self.registration.confirmed(&self.path.key())).await {
-            Ok(result) => result,
+            Ok(()) => Ok(()),
             Err(_) => {
                 let what = format!("registering {} ({})", self.path, self.registration.trouble());
                 Err(Error::deadline_exceeded(what, limit, Effect::Unknown))

@@ -1,64 +1,193 @@
-//! TEMPORARY stand-in until the registrar lands.
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use slipring_core::{DiscoveryExt, Key, Result, Task};
+use slipring_core::{Bytes, DiscoveryExt, Entry, Error, Key, LeaseId, Result, Task};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::lifecycle::LeaseHolder;
+use super::registrar::{self, Options, Registrar, Step};
+use crate::lifecycle::{LeaseHolder, LeaseState};
 use crate::platform::Platform;
 use crate::record::Record;
 
+impl registrar::Record for Record {
+    fn encode(&self, lease: LeaseId, epoch: u64) -> Bytes {
+        Record { lease, epoch, ..self.clone() }.encode()
+    }
+}
+
+/// A runtime's records: what it wants the store to hold, and the task that sees to it.
 pub(crate) struct Registration {
-    desired: Arc<Mutex<BTreeMap<Key, Option<Record>>>>,
-    done: watch::Sender<u64>,
-    wake: watch::Sender<u64>,
-    _task: Task,
+    shared: Arc<Shared>,
+    task: Mutex<Option<Task>>,
+}
+
+struct Shared {
+    platform: Arc<Platform>,
+    state: Mutex<State>,
+    /// Something is wanted that was not before.
+    wanted: watch::Sender<()>,
+    /// Something was done about it.
+    done: watch::Sender<()>,
+}
+
+struct State {
+    registrar: Registrar<Record>,
+    /// Why it takes so long, as far as known.
+    trouble: Option<Error>,
 }
 
 impl Registration {
-    pub(crate) fn start(platform: Arc<Platform>, lease: &Arc<LeaseHolder>) -> Self {
-        let desired: Arc<Mutex<BTreeMap<Key, Option<Record>>>> = Arc::default();
-        let (wake, mut woken) = watch::channel(0);
-        let (done, _) = watch::channel(0);
-        let (d, dn, l, p) = (desired.clone(), done.clone(), lease.clone(), platform.clone());
-        let task = platform.spawn("registrar", async move {
-            while woken.changed().await.is_ok() {
-                let all = std::mem::take(&mut *d.lock().unwrap());
-                for (key, record) in all {
-                    match record {
-                        Some(mut record) => {
-                            record.lease = l.id();
-                            let _ = p.discovery.put(key, record.encode(), Some(l.id())).await;
-                        }
-                        None => drop(p.discovery.delete(key).await),
-                    }
-                }
-                dn.send_modify(|n| *n += 1);
-            }
+    pub(crate) fn start(platform: Arc<Platform>, lease: &LeaseHolder) -> Self {
+        let (can, environment) = (&platform.discovery_can, &platform.environment);
+        let anchor = platform.deployment.anchor_key(platform.instance);
+        let options = Options::new(platform.instance, environment.random("anchor nonce"), anchor)
+            .with_transactions(can.atomic_keys_max, can.fencing)
+            .with_check_interval(platform.settings.lease_ttl)
+            .with_spread(platform.settings.lease_ttl / 20);
+        let registrar = Registrar::new(Instant::now(), options, environment.random("registrar jitter"));
+        let shared = Arc::new(Shared {
+            platform: platform.clone(),
+            state: Mutex::new(State { registrar, trouble: None }),
+            wanted: watch::channel(()).0,
+            done: watch::channel(()).0,
         });
-        Self { desired, done, wake, _task: task }
+        let task = platform.spawn("registrar", shared.clone().run(lease.state()));
+        Self { shared, task: Mutex::new(Some(task)) }
     }
+
+    /// Wants this record in the store; its lease and epoch are filled in with every write. Takes effect before
+    /// it returns: whatever is written from here on is this.
     pub(crate) fn set(&self, key: Key, record: Record) {
-        self.desired.lock().unwrap().insert(key, Some(record));
-        self.wake.send_modify(|n| *n += 1);
+        self.shared.state().registrar.set(key, record);
+        self.shared.wanted.send_replace(());
     }
+
+    /// Wants the key to be gone. Takes effect before it returns: nothing writes it again.
     pub(crate) fn remove(&self, key: &Key) {
-        self.desired.lock().unwrap().insert(key.clone(), None);
-        self.wake.send_modify(|n| *n += 1);
+        self.shared.state().registrar.remove(key);
+        self.shared.wanted.send_replace(());
     }
-    pub(crate) async fn confirmed(&self, key: &Key) -> Result<()> {
-        self.withdrawn(key).await;
-        Ok(())
+
+    /// Waits until the key is in the store as wanted. Cancel-safe.
+    pub(crate) async fn confirmed(&self, key: &Key) {
+        self.wait(|registrar| registrar.confirmed(key)).await;
     }
+
+    /// Waits until the key is gone from the store. Cancel-safe.
     pub(crate) async fn withdrawn(&self, key: &Key) {
-        let mut done = self.done.subscribe();
-        while self.desired.lock().unwrap().contains_key(key) {
+        self.wait(|registrar| registrar.withdrawn(key)).await;
+    }
+
+    /// Why it takes so long, for people.
+    pub(crate) fn trouble(&self) -> String {
+        let state = self.shared.state();
+        if state.registrar.in_conflict() {
+            return "another process writes under this instance id".to_owned();
+        }
+        state.trouble.as_ref().map_or_else(|| "no answer yet".to_owned(), ToString::to_string)
+    }
+
+    /// Ends the task: nothing is written any more.
+    pub(crate) async fn end(&self) {
+        let task = self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(mut task) = task {
+            task.abort();
+            task.end().await;
+        }
+    }
+
+    async fn wait(&self, reached: impl Fn(&Registrar<Record>) -> bool) {
+        let mut done = self.shared.done.subscribe();
+        while !reached(&self.shared.state().registrar) {
+            // The sender lives in what this handle keeps.
             let _ = done.changed().await;
         }
     }
-    pub(crate) fn trouble(&self) -> String {
-        String::new()
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No foreign code runs under this lock; a panic of the machine's own leaves it to the next check.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-    pub(crate) async fn end(&self) {}
+
+    async fn run(self: Arc<Self>, mut lease: watch::Receiver<LeaseState>) {
+        let mut wanted = self.wanted.subscribe();
+        lease.mark_changed();
+        loop {
+            if lease.has_changed().unwrap_or(false) {
+                self.handle_lease(*lease.borrow_and_update());
+            }
+            wanted.mark_unchanged();
+            let step = self.state().registrar.poll(Instant::now());
+            let until = match step {
+                Step::Commit(txn) => {
+                    let result =
+                        self.platform.within("registering", self.platform.discovery.commit(txn)).await;
+                    let error = result.as_ref().err().cloned();
+                    self.handle(error, |registrar, now| registrar.handle_commit(now, result));
+                    continue;
+                }
+                Step::Read(keys) => {
+                    let result = self.platform.within("checking records", self.read(keys)).await;
+                    let error = result.as_ref().err().cloned();
+                    self.handle(error, |registrar, now| registrar.handle_read(now, result));
+                    continue;
+                }
+                Step::Wait(until) => Some(until),
+                Step::Idle => None,
+            };
+            let due = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = lease.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    lease.mark_changed();
+                }
+                _ = wanted.changed() => {}
+                () = due => {}
+            }
+        }
+    }
+
+    fn handle_lease(&self, lease: LeaseState) {
+        let mut state = self.state();
+        match lease {
+            LeaseState::Held { lease, epoch } => state.registrar.handle_lease(Instant::now(), lease, epoch),
+            LeaseState::Lost { .. } | LeaseState::Released => state.registrar.handle_lease_lost(),
+        }
+    }
+
+    fn handle(&self, error: Option<Error>, answer: impl FnOnce(&mut Registrar<Record>, Instant)) {
+        let mut state = self.state();
+        let conflict = state.registrar.in_conflict();
+        answer(&mut state.registrar, Instant::now());
+        if state.registrar.in_conflict() && !conflict {
+            tracing::error!(
+                instance = format_args!("{:x}", self.platform.instance),
+                "another process writes under this instance id; nothing is registered until it is gone"
+            );
+        }
+        if let Some(error) = &error {
+            tracing::debug!(%error, "the registrar's operation failed; it is tried again");
+        }
+        state.trouble = error;
+        drop(state);
+        self.done.send_replace(());
+    }
+
+    async fn read(&self, keys: Vec<Key>) -> Result<Vec<Entry>> {
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            entries.extend(self.platform.discovery.entry(&key).await?);
+        }
+        Ok(entries)
+    }
 }

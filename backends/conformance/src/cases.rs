@@ -27,12 +27,23 @@ macro_rules! table {
 
         /// Makes a plain test of each case, named after it.
         ///
-        /// ```ignore
+        /// ```
+        /// # use std::sync::Arc;
+        /// # use slipring_core::Environment;
+        /// # #[derive(Debug)]
+        /// # struct MyFixture;
+        /// # impl MyFixture { async fn start() -> Self { Self } }
+        /// # impl slipring_conformance::Fixture for MyFixture {
+        /// #     fn environment(&self) -> Arc<dyn Environment> { unreachable!("nothing is run") }
+        /// # }
         /// slipring_conformance::tests! {
-        ///     clock: Paused,                 // or Real, for a server outside this process
+        ///     // Paused; or Real, for a server outside this process.
+        ///     clock: Real,
         ///     fixture: async || Arc::new(MyFixture::start().await),
-        ///     skips: ["w5_resumable"],       // exactly the cases that are skipped
+        ///     // Exactly the cases that are skipped.
+        ///     skips: ["w5_resumable"],
         /// }
+        /// # fn main() {}
         /// ```
         #[macro_export]
         macro_rules! tests {

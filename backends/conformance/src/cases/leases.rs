@@ -14,7 +14,7 @@ use crate::trial::{bytes, can, fails, within};
 use crate::{Failure, Trial, Verdict};
 
 /// The shortest lease that leaves time to do something with it, on a real server too.
-async fn short(store: &dyn Discovery) -> Result<Duration, Failure> {
+pub(super) async fn short(store: &dyn Discovery) -> Result<Duration, Failure> {
     Ok(can(store).await?.ttl_min.max(Duration::from_millis(500)))
 }
 

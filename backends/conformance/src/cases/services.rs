@@ -30,8 +30,8 @@ async fn serve(trial: &Trial, id: &str) -> Result<Service, Failure> {
 }
 
 async fn inspect(trial: &Trial) -> Result<Vec<ServiceReport>, Failure> {
-    let environment = trial.environment();
-    Ok(trial.messaging().await?.inspect(&*environment, Some(&name(trial)?), WINDOW).await?)
+    let inbox = trial.subject(format_args!("inspect.{:x}", trial.environment().random("inspect inbox")));
+    Ok(trial.messaging().await?.inspect(inbox, Some(&name(trial)?), WINDOW).await?)
 }
 
 /// Handles one request: counts it, answers it.

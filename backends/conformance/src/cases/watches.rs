@@ -394,7 +394,7 @@ pub async fn sw4_slow_reader_is_isolated(trial: &Trial) -> Verdict {
 /// The end of a lease is shown as the deletion of its keys.
 pub async fn expiry_is_shown_as_deletion(trial: &Trial) -> Verdict {
     let store = trial.discovery().await?;
-    let lease = store.grant(can(&*store).await?.ttl_min).await?;
+    let lease = store.grant(super::leases::short(&*store).await?).await?;
     let mut follower = Follower::open(&*store, trial.prefix()).await?;
     let key = trial.key("k");
     store.put(key.clone(), Bytes::new(), Some(lease.id)).await?;

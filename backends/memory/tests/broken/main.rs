@@ -1,6 +1,8 @@
 //! The kit finds what it is for: each of these backends is broken in one way, and a case notices, for that
 //! reason; the same case passes where nothing is broken.
 
+#![expect(clippy::unwrap_used, reason = "this is test code, its wrappers too")]
+
 use std::sync::Arc;
 
 use slipring_conformance::{Action, Fixture, Outcome, Suite};
@@ -234,7 +236,7 @@ async fn revoke_leaves_the_keys() {
 /// A read that goes back in time, or misses what was acknowledged, is caught.
 #[tokio::test(start_paused = true)]
 async fn reads_of_the_past() {
-    store(StoreFault::ReadsOld, "k11_reads_never_go_back", "from beyond the snapshot").await;
+    store(StoreFault::ReadsOld, "k11_reads_never_go_back", ", then at ").await;
     store(StoreFault::ReadsOld, "k1_acknowledged_writes_are_read", "what the other handle reads").await;
 }
 

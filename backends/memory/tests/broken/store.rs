@@ -56,8 +56,8 @@ use StoreFault::*;
 pub(crate) struct BrokenStore {
     inner: Arc<dyn Discovery>,
     fault: StoreFault,
-    /// The first snapshot of each range.
-    old: Mutex<BTreeMap<Range, Snapshot>>,
+    /// The first snapshot of each range, and whether it is its turn.
+    old: Mutex<BTreeMap<Range, (Snapshot, bool)>>,
     /// The watch that was opened last.
     last_watch: Mutex<Option<AbortHandle>>,
     /// The lease that was granted first.
@@ -153,11 +153,10 @@ impl Discovery for BrokenStore {
         let mut snapshot = self.snapshot(range.clone()).await?;
         match self.fault {
             ReadsOld => {
-                // Every other time.
                 let mut old = self.old.lock().unwrap();
-                match old.remove(&range) {
-                    Some(old) => snapshot = old,
-                    None => drop(old.insert(range, snapshot.clone())),
+                let (first, turn) = old.entry(range).or_insert_with(|| (snapshot.clone(), false));
+                if std::mem::replace(turn, !*turn) {
+                    snapshot = first.clone();
                 }
             }
             TextOnly => {
@@ -182,9 +181,8 @@ impl Discovery for BrokenStore {
             PutKeepsLease => txn = self.with_old_leases(txn).await?,
             FoldsCase => {
                 for op in &mut txn.ops {
-                    if let Op::Put { key, .. } | Op::Delete { key } = op {
-                        *key = folded(key);
-                    }
+                    let (Op::Put { key, .. } | Op::Delete { key }) = op;
+                    *key = folded(key);
                 }
             }
             _ => {}
