@@ -258,6 +258,15 @@ mod tests {
         assert_eq!(storm(now + 3600 * SECOND, 100), 10 + 20);
     }
 
+    /// A long time without failures does not save up for a storm of retries.
+    #[test]
+    fn the_budget_is_bounded() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(now);
+        (0..100_000).for_each(|_| budget.deposit(now));
+        assert_eq!((0..1_000).filter(|_| budget.withdraw(now)).count(), 100);
+    }
+
     proptest! {
         /// Whatever fails and when: never past the deadline, never after an item, never more often than
         /// allowed, never twice executed unless that is harmless, and never more than the budget allows.

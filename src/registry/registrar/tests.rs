@@ -283,6 +283,31 @@ fn f40_a_record_lost_behind_its_owners_back_returns() {
     assert_eq!(written(&next_commit(&mut registrar, &mut now)), [key(2)]);
 }
 
+/// A removed record that a delayed write or a restored store brings back is removed again; it is not watched
+/// for ever.
+#[test]
+fn f39_a_removed_record_that_comes_back_is_removed_again() {
+    let mut now = Instant::now();
+    let mut registrar = wanting(now, 4, 0..1);
+    next_commit(&mut registrar, &mut now);
+    registrar.handle_commit(now, Ok(Commit::Applied(Revision(2))));
+    registrar.remove(&key(0));
+    next_commit(&mut registrar, &mut now);
+    registrar.handle_commit(now, Ok(Commit::Applied(Revision(3))));
+    assert!(registrar.withdrawn(&key(0)));
+    assert_eq!(next_operation(&mut registrar, &mut now), Step::Read(vec![anchor(), key(0)]));
+    registrar.handle_read(now, Ok(vec![stored(0)]));
+    assert!(!registrar.withdrawn(&key(0)));
+    let txn = next_commit(&mut registrar, &mut now);
+    assert_eq!(txn.ops[1..], [Op::Delete { key: key(0) }]);
+    registrar.handle_commit(now, Ok(Commit::Applied(Revision(4))));
+    for _ in 0..CHECKS_AFTER_REMOVAL {
+        assert_eq!(next_operation(&mut registrar, &mut now), Step::Read(vec![anchor(), key(0)]));
+        registrar.handle_read(now, Ok(vec![]));
+    }
+    assert_eq!(registrar.poll(now + CHECK), Step::Idle);
+}
+
 /// One record that the store will not take keeps no other from being registered, and is tried again.
 #[test]
 fn a_rejected_record_harms_no_other() {
