@@ -46,7 +46,7 @@ pub struct Client<Req, Resp> {
 impl<Req, Resp> Client<Req, Resp> {
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self> {
         let runtime = endpoint.runtime().clone();
-        runtime.check_running()?;
+        runtime.check_open()?;
         let watcher = runtime.registry().watcher(endpoint.path());
         let client = Self {
             endpoint: endpoint.clone(),

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ struct Inner {
     budget: Mutex<RetryBudget>,
     publishers: Publishers,
     stopping: watch::Sender<bool>,
+    /// Every request has been drained: nothing more is sent.
+    drained: AtomicBool,
     stopped: OnceCell<StopReport>,
 }
 
@@ -132,8 +135,9 @@ impl DistributedRuntime {
 
     /// Stops everything in order: all endpoints at once ([`Serving::stop`](crate::Serving::stop)), then the
     /// lease is revoked, then the messaging handle is closed. Every phase is bounded by the [`Settings`] and
-    /// reported. From the start nothing new is served or called. Again returns the same report; dropped
-    /// half-way, the next call goes on.
+    /// reported. From the start nothing new is served; what is called goes on until the last request in flight
+    /// is done, because its handler may have to call others. Again returns the same report; dropped half-way,
+    /// the next call goes on.
     pub async fn stop(&self) -> StopReport {
         self.inner.stopped.get_or_init(|| self.stop_in_order()).await.clone()
     }
@@ -148,6 +152,7 @@ impl DistributedRuntime {
         for (serving, report) in servings.iter().zip(&reports) {
             phases.report.absorb(&serving.endpoint().to_string(), report);
         }
+        self.inner.drained.store(true, Ordering::Release);
         self.inner.registration.end().await;
         phases
             .run("revoke", async {
@@ -189,9 +194,18 @@ impl DistributedRuntime {
         &self.inner.publishers
     }
 
-    /// Refuses what is begun after the stop.
+    /// Refuses to serve once a stop has begun.
     pub(crate) fn check_running(&self) -> Result<()> {
-        if *self.inner.stopping.borrow() {
+        self.refuse_if(*self.inner.stopping.borrow())
+    }
+
+    /// Refuses to call once a stop has drained the requests in flight.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.refuse_if(self.inner.drained.load(Ordering::Acquire))
+    }
+
+    fn refuse_if(&self, stopping: bool) -> Result<()> {
+        if stopping {
             return Err(Error::draining(format!("runtime {:x}", self.instance_id())));
         }
         Ok(())
@@ -305,6 +319,7 @@ impl RuntimeBuilder {
             budget: Mutex::new(RetryBudget::new(tokio::time::Instant::now())),
             publishers: Publishers::new(),
             stopping: watch::channel(false).0,
+            drained: AtomicBool::new(false),
             stopped: OnceCell::new(),
             lease,
             platform,

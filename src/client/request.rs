@@ -151,7 +151,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
-        self.client.runtime.check_running()?;
+        self.client.runtime.check_open()?;
         let began = Instant::now();
         let own = began + self.deadline;
         let deadline = self.outer.map_or(own, |outer| outer.min(own));

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use slipring_core::service::EndpointSpec;
+use slipring_core::service::{EndpointSpec, EndpointStats};
 use slipring_core::{Effect, Error, LeaseId, Result, Task};
 use tokio::sync::{OnceCell, watch};
 
@@ -29,6 +29,7 @@ pub(crate) struct ServingParts {
     record: Record,
     stage: Mutex<Stage>,
     lifecycle: watch::Sender<Lifecycle>,
+    stats: Arc<EndpointStats>,
     server: tokio::sync::Mutex<Server>,
     stopped: OnceCell<StopReport>,
     /// Its place among the endpoints that the runtime serves.
@@ -70,6 +71,7 @@ impl Serving {
             record,
             stage: Mutex::new(Stage { withdrawn: false, health: None }),
             lifecycle: watch::channel(Lifecycle::Created).0,
+            stats: server.stats().clone(),
             server: tokio::sync::Mutex::new(server),
             stopped: OnceCell::new(),
             claim,
@@ -96,9 +98,9 @@ impl Serving {
         self.parts.lifecycle.subscribe()
     }
 
-    /// Requests that are being worked on.
-    pub async fn in_flight(&self) -> u64 {
-        self.parts.server.lock().await.stats().in_flight()
+    /// Requests that are being worked on, or wait for their turn; also while it drains.
+    pub fn in_flight(&self) -> u64 {
+        self.parts.stats.in_flight()
     }
 
     /// Stops it in order: deregister, let watchers see it, refuse new requests, wait for those in flight,
@@ -131,12 +133,28 @@ impl ServingParts {
     }
 
     /// Puts the record into the desired set and waits until it is in the store.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded`; `Draining` if the runtime's stop withdrew the endpoint first.
     async fn register(&self) -> Result<()> {
         let limit = self.platform.settings.register_timeout;
-        self.registration.set(self.path.key(), self.record.clone());
-        match tokio::time::timeout(limit, self.registration.confirmed(&self.path.key())).await {
-            Ok(()) => Ok(()),
-            Err(_) => {
+        let key = self.path.key();
+        {
+            // A stop may have withdrawn it already: nothing is wanted after that.
+            let stage = self.stage();
+            if !stage.withdrawn {
+                self.registration.set(key.clone(), self.record.clone());
+            }
+        }
+        let mut lifecycle = self.lifecycle.subscribe();
+        tokio::select! {
+            biased;
+            // The sender lives as long as `self`.
+            _ = lifecycle.wait_for(|now| *now >= Lifecycle::Stopping) => {
+                Err(Error::draining(self.path.to_string()))
+            }
+            () = self.registration.confirmed(&key) => Ok(()),
+            () = tokio::time::sleep(limit) => {
                 let what = format!("registering {} ({})", self.path, self.registration.trouble());
                 Err(Error::deadline_exceeded(what, limit, Effect::Unknown))
             }
@@ -218,7 +236,7 @@ impl ServingParts {
         server.refuse();
         phases
             .run("drain", async {
-                match server.drain(settings.drain_timeout).await {
+                match server.drain(settings.drain_timeout, settings.close_timeout).await {
                     0 => Outcome::Done,
                     left => Outcome::Abandoned(left),
                 }
@@ -226,11 +244,13 @@ impl ServingParts {
             .await;
         phases
             .run("unsubscribe", async {
-                server.finish().await;
-                Outcome::Done
+                match server.finish(settings.close_timeout).await {
+                    Ok(()) => Outcome::Done,
+                    Err(error) => Outcome::Unconfirmed(error.to_string()),
+                }
             })
             .await;
-        phases.report.requests = server.stats().requests();
+        phases.report.requests = self.stats.requests();
         self.advance(Lifecycle::Deregistered);
         // Only now: until it is unsubscribed, a second serving would get the same requests.
         self.claim.release();

@@ -98,14 +98,12 @@ impl LeaseHolder {
             task.abort();
             task.end().await;
         }
-        let before = self.shared.state.send_replace(LeaseState::Released);
-        match before {
-            LeaseState::Held { lease, .. } => match discovery.revoke(lease).await {
-                // Gone is gone.
-                Err(Error::LeaseLost { .. }) => Ok(()),
-                other => other,
-            },
-            LeaseState::Lost { .. } | LeaseState::Released => Ok(()),
+        self.shared.state.send_replace(LeaseState::Released);
+        // Whatever we believe of it: it may live in the store, also if an earlier release was given up.
+        match discovery.revoke(self.id()).await {
+            // Gone is gone.
+            Err(Error::LeaseLost { .. }) => Ok(()),
+            other => other,
         }
     }
 }
