@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -199,7 +200,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            if let Error::Draining { .. } = error {
+            if let Error::Draining { .. } | Error::LeaseLost { .. } = error {
                 runtime.caller().set_aside(&instance, &self.client.watcher);
             }
             tried.push(instance.id());
@@ -285,7 +286,9 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             key: self.key.as_deref(),
             direct: self.direct,
             tried,
-            turn: self.client.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            // A call has one turn however often it is tried, or with two instances every call would begin
+            // with the same one as long as that one refuses.
+            turn: self.client.turn.fetch_add(tried.is_empty().into(), Ordering::Relaxed),
             random: self.client.routing.draw(&**environment),
             now: Instant::now(),
         };
