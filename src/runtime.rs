@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -38,7 +38,7 @@ struct Inner {
     registration: Arc<Registration>,
     registry: Registry,
     caller: Caller,
-    budget: RetryBudget,
+    budget: Mutex<RetryBudget>,
     publishers: Publishers,
     stopping: watch::Sender<bool>,
     stopped: OnceCell<StopReport>,
@@ -180,8 +180,9 @@ impl DistributedRuntime {
         &self.inner.caller
     }
 
-    pub(crate) fn budget(&self) -> &RetryBudget {
-        &self.inner.budget
+    pub(crate) fn budget(&self) -> MutexGuard<'_, RetryBudget> {
+        // Two numbers, set together.
+        self.inner.budget.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(crate) fn publishers(&self) -> &Publishers {
@@ -301,7 +302,7 @@ impl RuntimeBuilder {
             registration: Arc::new(Registration::start(platform.clone(), &lease)),
             registry: Registry::new(platform.clone()),
             caller: Caller::start(platform.clone()).await?,
-            budget: RetryBudget::new(tokio::time::Instant::now()),
+            budget: Mutex::new(RetryBudget::new(tokio::time::Instant::now())),
             publishers: Publishers::new(),
             stopping: watch::channel(false).0,
             stopped: OnceCell::new(),

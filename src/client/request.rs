@@ -9,7 +9,7 @@ use slipring_core::{Effect, Error, Fact, Headers, Result};
 use tokio::time::Instant;
 
 use super::responses::{Ended, Limits, Reply};
-use super::retry::{Decision, Policy, Retry};
+use super::retry::{Decision, Retry, RetryPolicy};
 use super::route::Choice;
 use super::{Client, Responses};
 use crate::endpoint::{Context, Metadata, TraceContext};
@@ -179,12 +179,12 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         Req: Serialize + Sync,
     {
         let runtime = &self.client.runtime;
-        let policy = Policy::default().with_idempotent(self.idempotent);
+        let policy = RetryPolicy::new().with_idempotent(self.idempotent);
         let mut retry = Retry::new(policy, limits.deadline);
         let mut written = None;
         let mut tried = Vec::new();
         let mut number = number;
-        runtime.budget().handle_request(limits.began);
+        runtime.budget().deposit(limits.began);
         loop {
             let instance = match self.choose(&limits, &tried).await {
                 Ok(instance) => instance,
@@ -205,7 +205,8 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             tried.push(instance.id());
             number = runtime.caller().number();
             let jitter = runtime.platform().environment.random("retry jitter");
-            match retry.handle_error(Instant::now(), &error, runtime.budget(), jitter) {
+            let decision = retry.handle_error(Instant::now(), &error, 0, &mut runtime.budget(), jitter);
+            match decision {
                 Decision::Again { at } => tokio::time::sleep_until(at).await,
                 Decision::GiveUp => return Err(retry.finish(error)),
             }

@@ -124,16 +124,14 @@ impl Shared {
                 Step::Commit(txn) => {
                     let result =
                         self.platform.within("registering", self.platform.discovery.commit(txn)).await;
-                    self.handle(result.as_ref().err(), |registrar, now| {
-                        registrar.handle_commit(now, result.clone())
-                    });
+                    let error = result.as_ref().err().cloned();
+                    self.handle(error, |registrar, now| registrar.handle_commit(now, result));
                     continue;
                 }
                 Step::Read(keys) => {
                     let result = self.platform.within("checking records", self.read(keys)).await;
-                    self.handle(result.as_ref().err(), |registrar, now| {
-                        registrar.handle_read(now, result.clone())
-                    });
+                    let error = result.as_ref().err().cloned();
+                    self.handle(error, |registrar, now| registrar.handle_read(now, result));
                     continue;
                 }
                 Step::Wait(until) => Some(until),
@@ -167,7 +165,7 @@ impl Shared {
         }
     }
 
-    fn handle(&self, error: Option<&Error>, answer: impl FnOnce(&mut Registrar<Record>, Instant)) {
+    fn handle(&self, error: Option<Error>, answer: impl FnOnce(&mut Registrar<Record>, Instant)) {
         let mut state = self.state();
         let conflict = state.registrar.in_conflict();
         answer(&mut state.registrar, Instant::now());
@@ -177,10 +175,10 @@ impl Shared {
                 "another process writes under this instance id; nothing is registered until it is gone"
             );
         }
-        if let Some(error) = error {
+        if let Some(error) = &error {
             tracing::debug!(%error, "the registrar's operation failed; it is tried again");
         }
-        state.trouble = error.cloned();
+        state.trouble = error;
         drop(state);
         self.done.send_replace(());
     }

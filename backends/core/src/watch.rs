@@ -81,7 +81,7 @@ impl Change {
 /// all up to this revision was delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The revision of these changes.
+    /// The revision of these changes; where a watch merges several, the newest of them.
     pub revision: Revision,
     /// The changes; empty for progress.
     pub changes: Vec<Change>,
