@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
     /// How requests are served.
-    #[arg(long, value_enum, default_value_t = Variant::Bus)]
+    #[arg(long, value_enum, default_value_t = Variant::Memory)]
     pub(crate) variant: Variant,
     /// The process id of the broker, for its CPU time.
     #[arg(long)]

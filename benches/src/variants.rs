@@ -1,6 +1,7 @@
 //! The ways to be served, a file each.
 
 mod bus;
+mod memory;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -11,6 +12,8 @@ use crate::args::Args;
 pub(crate) enum Variant {
     /// The bare bus in this process: the limit of what stands on it.
     Bus,
+    /// The component model on the store and the bus in this process.
+    Memory,
 }
 
 impl Variant {
@@ -18,6 +21,7 @@ impl Variant {
     pub(crate) async fn run(self, args: &Args) -> Result<()> {
         match self {
             Self::Bus => bus::run(args).await,
+            Self::Memory => memory::run(args).await,
         }
     }
 }

@@ -2,7 +2,10 @@
 //! corpus through the same functions, on any compiler.
 #![forbid(unsafe_code)]
 
+mod store;
+
 use slipring_core::{Error, Headers, Key, Message, Pattern, Prefix, Range, Subject};
+pub use store::store;
 
 /// Keys and prefixes: what is accepted is kept as it is, what is refused is refused with a place in the input.
 pub fn names(data: &[u8]) {

@@ -32,3 +32,9 @@ fn subjects() {
 fn headers() {
     replay("headers", slipring_fuzz::headers);
 }
+
+/// The store holds what it promises on the corpus.
+#[test]
+fn store() {
+    replay("store", slipring_fuzz::store);
+}

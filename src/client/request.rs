@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use slipring_core::{Effect, Error, Fact, Headers, Result};
 use tokio::time::Instant;
 
 use super::responses::{Ended, Limits, Reply};
-use super::retry::{Decision, Policy, Retry};
+use super::retry::{Decision, Retry, RetryPolicy};
 use super::route::Choice;
 use super::{Client, Responses};
 use crate::endpoint::{Context, Metadata, TraceContext};
@@ -151,7 +152,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
-        self.client.runtime.check_running()?;
+        self.client.runtime.check_open()?;
         let began = Instant::now();
         let own = began + self.deadline;
         let deadline = self.outer.map_or(own, |outer| outer.min(own));
@@ -179,12 +180,12 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         Req: Serialize + Sync,
     {
         let runtime = &self.client.runtime;
-        let policy = Policy::default().with_idempotent(self.idempotent);
+        let policy = RetryPolicy::new().with_idempotent(self.idempotent);
         let mut retry = Retry::new(policy, limits.deadline);
         let mut written = None;
         let mut tried = Vec::new();
         let mut number = number;
-        runtime.budget().handle_request(limits.began);
+        runtime.budget().deposit(limits.began);
         loop {
             let instance = match self.choose(&limits, &tried).await {
                 Ok(instance) => instance,
@@ -199,13 +200,14 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            if let Error::Draining { .. } = error {
+            if let Error::Draining { .. } | Error::LeaseLost { .. } = error {
                 runtime.caller().set_aside(&instance, &self.client.watcher);
             }
             tried.push(instance.id());
             number = runtime.caller().number();
             let jitter = runtime.platform().environment.random("retry jitter");
-            match retry.handle_error(Instant::now(), &error, runtime.budget(), jitter) {
+            let decision = retry.handle_error(Instant::now(), &error, 0, &mut runtime.budget(), jitter);
+            match decision {
                 Decision::Again { at } => tokio::time::sleep_until(at).await,
                 Decision::GiveUp => return Err(retry.finish(error)),
             }
@@ -247,11 +249,11 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     /// An instance to send to; waits for one until the deadline.
     async fn choose(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
         let watcher = &self.client.watcher;
-        let mut version = watcher.view().subscribe();
+        let mut version = watcher.view().observe();
         let mut near = Vec::new();
         let mut looked = false;
         loop {
-            version.borrow_and_update();
+            version.mark_seen();
             if let Some(instance) = self.choose_now(tried) {
                 return Ok(instance);
             }
@@ -263,7 +265,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             tokio::select! {
                 biased;
                 changed = version.changed() => {
-                    // The sender lives in the view, which the client keeps.
+                    // It lives in the view, which the client keeps.
                     let _ = changed;
                 }
                 () = tokio::time::sleep_until(limits.deadline) => {}
@@ -284,7 +286,9 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             key: self.key.as_deref(),
             direct: self.direct,
             tried,
-            turn: self.client.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            // A call has one turn however often it is tried, or with two instances every call would begin
+            // with the same one as long as that one refuses.
+            turn: self.client.turn.fetch_add(tried.is_empty().into(), Ordering::Relaxed),
             random: self.client.routing.draw(&**environment),
             now: Instant::now(),
         };

@@ -210,6 +210,33 @@ pub enum Error {
     },
 }
 
+/// Where an error keeps its effect, by reference or by mutable reference. Every kind has one, so there is no
+/// wildcard.
+macro_rules! effect_of {
+    ($error:expr) => {
+        match $error {
+            Self::Invalid { effect, .. }
+            | Self::NotFound { effect, .. }
+            | Self::AlreadyExists { effect, .. }
+            | Self::NoInstances { effect, .. }
+            | Self::NoResponders { effect, .. }
+            | Self::Draining { effect, .. }
+            | Self::Overloaded { effect, .. }
+            | Self::DeadlineExceeded { effect, .. }
+            | Self::Cancelled { effect, .. }
+            | Self::PayloadTooLarge { effect, .. }
+            | Self::StreamInterrupted { effect, .. }
+            | Self::LeaseLost { effect, .. }
+            | Self::Compacted { effect, .. }
+            | Self::Lagged { effect, .. }
+            | Self::Unavailable { effect, .. }
+            | Self::Unauthorized { effect, .. }
+            | Self::Unsupported { effect, .. }
+            | Self::Fault { effect, .. } => effect,
+        }
+    };
+}
+
 impl Error {
     /// Input that cannot be accepted. Effect none.
     pub fn invalid(what: &'static str, input: impl Into<String>, problem: impl Into<String>) -> Self {
@@ -310,52 +337,14 @@ impl Error {
 
     /// May the request have been executed?
     pub fn effect(&self) -> Effect {
-        match self {
-            Self::Invalid { effect, .. }
-            | Self::NotFound { effect, .. }
-            | Self::AlreadyExists { effect, .. }
-            | Self::NoInstances { effect, .. }
-            | Self::NoResponders { effect, .. }
-            | Self::Draining { effect, .. }
-            | Self::Overloaded { effect, .. }
-            | Self::DeadlineExceeded { effect, .. }
-            | Self::Cancelled { effect, .. }
-            | Self::PayloadTooLarge { effect, .. }
-            | Self::StreamInterrupted { effect, .. }
-            | Self::LeaseLost { effect, .. }
-            | Self::Compacted { effect, .. }
-            | Self::Lagged { effect, .. }
-            | Self::Unavailable { effect, .. }
-            | Self::Unauthorized { effect, .. }
-            | Self::Unsupported { effect, .. }
-            | Self::Fault { effect, .. } => *effect,
-        }
+        *effect_of!(self)
     }
 
     /// The same error with at least this effect: what a layer says that knows more was sent than the layer
     /// below could see. Never lowers.
     #[must_use]
     pub fn raise(mut self, to: Effect) -> Self {
-        let effect = match &mut self {
-            Self::Invalid { effect, .. }
-            | Self::NotFound { effect, .. }
-            | Self::AlreadyExists { effect, .. }
-            | Self::NoInstances { effect, .. }
-            | Self::NoResponders { effect, .. }
-            | Self::Draining { effect, .. }
-            | Self::Overloaded { effect, .. }
-            | Self::DeadlineExceeded { effect, .. }
-            | Self::Cancelled { effect, .. }
-            | Self::PayloadTooLarge { effect, .. }
-            | Self::StreamInterrupted { effect, .. }
-            | Self::LeaseLost { effect, .. }
-            | Self::Compacted { effect, .. }
-            | Self::Lagged { effect, .. }
-            | Self::Unavailable { effect, .. }
-            | Self::Unauthorized { effect, .. }
-            | Self::Unsupported { effect, .. }
-            | Self::Fault { effect, .. } => effect,
-        };
+        let effect = effect_of!(&mut self);
         *effect = to.max(*effect);
         self
     }

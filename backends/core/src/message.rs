@@ -5,9 +5,11 @@ use bytes::Bytes;
 use crate::parse::reject_at;
 use crate::{Error, Result, Subject};
 
-/// The headers of a message: names with values, in the order they were added; a name may occur more than once.
+/// The headers of a message: names with values. A name may occur more than once; its values keep their order,
+/// names among each other need not.
 ///
-/// Names are case-sensitive ASCII without space and `:`; values are text without line breaks.
+/// Names are case-sensitive ASCII without space and `:`; values are text without line breaks and without
+/// white space at either end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
@@ -35,6 +37,11 @@ impl Headers {
         }
         if let Some(position) = value.bytes().position(|b| b == b'\r' || b == b'\n') {
             return Err(reject_at("header value", &value, position, "a line break is not allowed"));
+        }
+        if value.trim() != value {
+            let start = value.len() - value.trim_start().len();
+            let position = if start > 0 { 0 } else { value.trim_end().len() };
+            return Err(reject_at("header value", &value, position, "white space at an end is not allowed"));
         }
         self.0.push((name, value));
         Ok(())
@@ -78,7 +85,7 @@ pub struct Message {
     pub headers: Headers,
     /// Its body; may be empty.
     pub payload: Bytes,
-    /// Set by the broker alone, on a message to the reply subject of a publish that nobody was subscribed to.
+    /// Set by the broker alone (from a publisher it means nothing), on a message to the reply subject of a publish that nobody was subscribed to.
     pub no_responders: bool,
 }
 

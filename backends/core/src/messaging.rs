@@ -170,10 +170,11 @@ impl Debug for Subscriber {
 /// # Contract
 /// *Delivery* is at most once. Messages that one handle publishes reach one subscription in the order of
 /// their publishes; between publishers there is no order. Every plain subscription that matches gets its own
-/// copy (also of what its own handle publishes); of each queue group exactly one member does.
+/// copy (also of what its own handle publishes); of each queue group exactly one member does. Members of one
+/// group may have different patterns.
 ///
 /// *Size*: a message over `payload_bytes_max` ([`Message::wire_bytes`]) is refused with `PayloadTooLarge`
-/// before anything is sent.
+/// before anything is sent; a subject over `subject_bytes_max` with `Invalid`.
 ///
 /// *Disconnected*: publishing fails with `Unavailable`, effect none; nothing is kept to be sent later.
 /// Subscriptions are restored by the backend, and what was lost meanwhile is reported as `Lagged`, with 0 if
@@ -190,7 +191,8 @@ pub trait Messaging: Debug + Send + Sync + 'static {
     /// is usable. The answer never changes for one handle.
     ///
     /// # Errors
-    /// `Unavailable` when the bound has passed; `Unauthorized`; `Unsupported` for a server too old.
+    /// `Unavailable` when the bound has passed, or once the handle is closed; `Unauthorized`; `Unsupported` for a
+    /// server too old.
     async fn capabilities(&self) -> Result<MessagingCapabilities>;
 
     /// Hands a message to the broker. With a reply subject and nobody subscribed, a message with

@@ -120,21 +120,15 @@ pub(crate) struct Shared {
 struct State {
     store: Store,
     timeline: Timeline,
-    /// The watches that are being waited for.
-    waiting: BTreeMap<WatchId, Waiting>,
-}
-
-struct Waiting {
-    waker: Waker,
-    /// When it looks again by itself.
-    until: Option<Instant>,
+    /// Who waits in which watch.
+    waiting: BTreeMap<WatchId, Waker>,
 }
 
 /// What there is for a watch.
 pub(crate) enum Polled {
     /// An item, or the error that ends it.
     Item(Result<Batch>),
-    /// Nothing; the waker is registered, and this is when to look again in any case.
+    /// Nothing; the waker is kept, and this is when to look again in any case.
     Wait(Option<Instant>),
 }
 
@@ -142,10 +136,9 @@ impl Shared {
     /// Lets the store's time pass up to now, does one thing, and wakes whom it concerns.
     pub(crate) fn step<R>(&self, act: impl FnOnce(&mut Store, Duration) -> R) -> R {
         let mut state = self.lock();
-        let before = state.store.next_deadline();
         let now = state.advance();
         let answer = act(&mut state.store, now);
-        let wakers = state.wakers(before);
+        let wakers = state.wakers();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         answer
@@ -154,11 +147,16 @@ impl Shared {
     /// What there is for a watch; after `progress_at`, progress if nothing else.
     pub(crate) fn poll(&self, watch: WatchId, progress_at: Instant, waker: &Waker) -> Polled {
         let mut state = self.lock();
-        let before = state.store.next_deadline();
         state.advance();
-        let wakers = state.wakers(before);
-        let polled = state.poll(watch, progress_at, waker);
+        let wakers = state.wakers();
+        let polled = state.poll(watch, progress_at);
+        let replaced = match polled {
+            Polled::Wait(_) => state.waiting.insert(watch, waker.clone()),
+            Polled::Item(_) => state.waiting.remove(&watch),
+        };
         drop(state);
+        // A waker may run foreign code when it is dropped: never under the lock.
+        drop(replaced);
         wakers.into_iter().for_each(Waker::wake);
         polled
     }
@@ -169,7 +167,6 @@ impl Shared {
         state.store.unwatch(watch);
         let waiting = state.waiting.remove(&watch);
         drop(state);
-        // A waker runs foreign code when it is dropped.
         drop(waiting);
     }
 
@@ -188,26 +185,14 @@ impl State {
         now
     }
 
-    /// Whom to wake: those with something to poll and, if a lease now ends before all that ended `before`,
-    /// those who would look too late.
-    fn wakers(&mut self, before: Option<Duration>) -> Vec<Waker> {
+    /// Whom to wake: who waits and has something to poll. A lease that is granted wakes nobody: whoever is
+    /// concerned by its end is woken by the put of its key, and then learns of the deadline.
+    fn wakers(&mut self) -> Vec<Waker> {
         let woken = self.store.take_woken();
-        let mut wakers: Vec<Waker> =
-            woken.iter().filter_map(|id| self.waiting.remove(id)).map(|waiting| waiting.waker).collect();
-        if let Some(deadline) = self.store.next_deadline()
-            && before.is_none_or(|before| deadline < before)
-        {
-            let due = self.timeline.instant(deadline);
-            let (late, in_time) = std::mem::take(&mut self.waiting)
-                .into_iter()
-                .partition(|(_, waiting)| waiting.until.is_none_or(|until| until > due));
-            self.waiting = in_time;
-            wakers.extend(BTreeMap::into_values(late).map(|waiting: Waiting| waiting.waker));
-        }
-        wakers
+        woken.iter().filter_map(|watch| self.waiting.remove(watch)).collect()
     }
 
-    fn poll(&mut self, watch: WatchId, progress_at: Instant, waker: &Waker) -> Polled {
+    fn poll(&mut self, watch: WatchId, progress_at: Instant) -> Polled {
         if let Some(item) = self.store.poll(watch).transpose() {
             return Polled::Item(item);
         }
@@ -219,7 +204,6 @@ impl State {
         let due = self.store.next_deadline().map(|deadline| self.timeline.instant(deadline));
         let progress_at = (!silent).then_some(progress_at);
         let until = [due, progress_at].into_iter().flatten().min();
-        self.waiting.insert(watch, Waiting { waker: waker.clone(), until });
         Polled::Wait(until)
     }
 }

@@ -25,6 +25,10 @@ fn messaging() -> MemoryMessaging {
     MemoryMessaging::new(SharedBus::new(SharedBus::capabilities_max(), environment()))
 }
 
+fn inbox() -> Subject {
+    Subject::new("inbox").unwrap()
+}
+
 fn environment() -> Arc<dyn Environment> {
     Arc::new(SystemEnvironment::new())
 }
@@ -134,7 +138,6 @@ async fn inspect_finds_services_and_misses_none_that_is_not_there() {
         serve(&messaging, "adder", "2").await,
         serve(&messaging, "adder", "1").await,
     ];
-    let inbox = || Subject::new("inbox").unwrap();
     let all = messaging.inspect(inbox(), None, WINDOW).await.unwrap();
     let found: Vec<_> = all.iter().map(|report| (report.name.as_str(), report.id.as_str())).collect();
     assert_eq!(found, [("adder", "1"), ("adder", "2"), ("echo", "3")]);
@@ -158,7 +161,6 @@ async fn inspect_reads_what_the_service_reports() {
         let question = asked.next().await.unwrap().unwrap();
         messaging.respond(&question, "nonsense".into()).await.unwrap();
     };
-    let environment = environment();
     let (reports, ()) = tokio::join!(messaging.inspect(inbox(), None, WINDOW), answers_nonsense);
     let mut expected = service.report();
     expected.description = String::new();

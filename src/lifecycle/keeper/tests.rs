@@ -20,6 +20,7 @@ fn beats_until_lost(fate: impl Fn(&mut Keeper, Instant, Beat) -> Duration) -> Ve
             Step::Beat { timeout } => {
                 assert!(timeout > Duration::ZERO && timeout <= TTL / 6);
                 beats.push((now - start).as_secs_f64());
+                assert!(beats.len() < 100, "a hot loop");
                 let beat = keeper.handle_sent(now);
                 let answered = now + fate(&mut keeper, now, beat).min(timeout);
                 keeper.handle_failure(answered, beat);
@@ -77,8 +78,9 @@ fn the_answered_ttl_holds() {
 fn l10_a_late_ack_revives_nothing() {
     let start = Instant::now();
     let mut expired = keeper(start);
-    let beat = expired.handle_sent(start + SECOND);
-    expired.handle_ack(expired.deadline(), beat, TTL);
+    let (beat, deadline) = (expired.handle_sent(start + SECOND), expired.deadline());
+    expired.handle_ack(deadline, beat, TTL);
+    assert_eq!(expired.deadline(), deadline);
     assert_eq!(expired.poll(start + TTL), Step::Lost);
     assert!(!expired.alive(start + 2 * SECOND), "not even for a reader whose clock is behind");
 

@@ -69,6 +69,12 @@ fn anchor_entry(txn: &Txn, modified: u64) -> Entry {
     }
 }
 
+/// What the store should hold for the record of this number, under the first lease.
+fn stored(number: u8) -> Entry {
+    let value = Text(number).encode(LEASE, 1);
+    Entry { key: key(number), value, modified: Revision(2), lease: Some(LEASE) }
+}
+
 fn unknown() -> Error {
     Error::unavailable("store", "cut", Effect::Unknown)
 }
@@ -267,16 +273,39 @@ fn f40_a_record_lost_behind_its_owners_back_returns() {
     let asked = vec![anchor(), key(0), key(1), key(2)];
     assert_eq!(next_operation(&mut registrar, &mut now), Step::Read(asked));
     assert!(now <= begun + CHECK);
-    let stored = |number: u8, value: Bytes, lease| Entry {
-        key: key(number),
-        value,
-        modified: Revision(2),
-        lease: Some(lease),
-    };
-    let as_wanted = stored(0, Text(0).encode(LEASE, 1), LEASE);
-    let moved = stored(1, Text(1).encode(LEASE, 1), LeaseId(9));
-    registrar.handle_read(now, Ok(vec![anchor_entry(&txn, 2), as_wanted, moved]));
+    let moved = Entry { lease: Some(LeaseId(9)), ..stored(1) };
+    registrar.handle_read(now, Ok(vec![anchor_entry(&txn, 2), stored(0), moved]));
     assert_eq!(written(&next_commit(&mut registrar, &mut now)), [key(1), key(2)]);
+    registrar.handle_commit(now, Ok(Commit::Applied(Revision(3))));
+    next_operation(&mut registrar, &mut now);
+    let overwritten = Entry { value: "mine".into(), ..stored(2) };
+    registrar.handle_read(now, Ok(vec![anchor_entry(&txn, 3), stored(0), stored(1), overwritten]));
+    assert_eq!(written(&next_commit(&mut registrar, &mut now)), [key(2)]);
+}
+
+/// A removed record that a delayed write or a restored store brings back is removed again; it is not watched
+/// for ever.
+#[test]
+fn f39_a_removed_record_that_comes_back_is_removed_again() {
+    let mut now = Instant::now();
+    let mut registrar = wanting(now, 4, 0..1);
+    next_commit(&mut registrar, &mut now);
+    registrar.handle_commit(now, Ok(Commit::Applied(Revision(2))));
+    registrar.remove(&key(0));
+    next_commit(&mut registrar, &mut now);
+    registrar.handle_commit(now, Ok(Commit::Applied(Revision(3))));
+    assert!(registrar.withdrawn(&key(0)));
+    assert_eq!(next_operation(&mut registrar, &mut now), Step::Read(vec![anchor(), key(0)]));
+    registrar.handle_read(now, Ok(vec![stored(0)]));
+    assert!(!registrar.withdrawn(&key(0)));
+    let txn = next_commit(&mut registrar, &mut now);
+    assert_eq!(txn.ops[1..], [Op::Delete { key: key(0) }]);
+    registrar.handle_commit(now, Ok(Commit::Applied(Revision(4))));
+    for _ in 0..CHECKS_AFTER_REMOVAL {
+        assert_eq!(next_operation(&mut registrar, &mut now), Step::Read(vec![anchor(), key(0)]));
+        registrar.handle_read(now, Ok(vec![]));
+    }
+    assert_eq!(registrar.poll(now + CHECK), Step::Idle);
 }
 
 /// One record that the store will not take keeps no other from being registered, and is tried again.
@@ -294,8 +323,8 @@ fn a_rejected_record_harms_no_other() {
     assert!(now < begun + CHECK);
     assert!(!registrar.settled());
     let Step::Read(_) = next_operation(&mut registrar, &mut now) else { panic!("no check") };
-    registrar.handle_read(now, Ok(vec![]));
-    assert!(written(&next_commit(&mut registrar, &mut now)).contains(&key(5)));
+    registrar.handle_read(now, Ok((0..8).filter(|number| *number != 5).map(stored).collect()));
+    assert_eq!(written(&next_commit(&mut registrar, &mut now)), [key(5)]);
 }
 
 /// A store that is down is asked ever more slowly; one that refuses the credentials, slowly at once.

@@ -50,6 +50,15 @@ fn etcd_heartbeat_in_the_expiry_window_does_not_rescue() {
     assert!(store.leases().is_empty());
 }
 
+/// The end itself is past: a heartbeat at that very moment is too late.
+#[test]
+fn etcd_heartbeat_at_the_very_end_is_too_late() {
+    let (mut store, lease, _) = etcd();
+    let end = Duration::from_millis(2_100);
+    assert_eq!(store.clone().keep_alive(end - Duration::from_nanos(1), lease), Ok(GRANTED));
+    assert_eq!(store.keep_alive(end, lease), Err(Error::lease_lost(lease)));
+}
+
 /// A key that moves to a fresh lease within the window survives the old one, without a delete event.
 #[test]
 fn etcd_key_moved_to_a_fresh_lease_in_the_expiry_window_survives() {
@@ -138,13 +147,12 @@ fn etcd_deleted_key_forgets_its_lease() {
 fn etcd_events_are_in_operation_order_and_revoked_keys_sorted() {
     let (mut store, lease, watch) = etcd();
     let now = Duration::from_secs(1);
-    let lease = Some(lease);
-    let txn = Txn::new().put(key("z"), "", lease).put(key("a"), "", lease).put(key("m"), "", lease);
+    let keys = ["z", "a", "m"];
+    let txn = keys.iter().fold(Txn::new(), |txn, text| txn.put(key(text), "", Some(lease)));
     let _ = store.commit(now, txn).unwrap();
-    store.revoke(now, lease.unwrap()).unwrap();
+    store.revoke(now, lease).unwrap();
     let written = store.poll(watch).unwrap().unwrap();
-    let keys: Vec<&str> = written.changes.iter().map(|change| change.key().as_str()).collect();
-    assert_eq!(keys, ["z", "a", "m"]);
+    assert!(written.changes.iter().map(|change| change.key().as_str()).eq(keys));
     let revoked = store.poll(watch).unwrap().unwrap();
     assert_eq!(revoked.revision, Revision(3));
     assert_eq!(deleted(&revoked), [key("a"), key("m"), key("z")]);

@@ -304,7 +304,10 @@ impl World {
         let mut opened = 0;
         while self.now < until {
             match self.step(None) {
-                Step::Open(_) => opened += 1,
+                Step::Open(_) => {
+                    opened += 1;
+                    assert!(opened <= 30, "{opened} watches opened at rest");
+                }
                 Step::Wait(at) => {
                     self.now = at.min(self.now + SILENCE / 2);
                     while self.cursor.is_some() && self.pending(0).is_some() {
@@ -317,7 +320,6 @@ impl World {
         }
         assert_eq!(*self.mirror.state(), State::Live(Revision(self.store.revision)));
         assert_eq!(self.mirror.entries(), &self.store.entries);
-        assert!(opened <= 30, "{opened} watches opened at rest");
     }
 }
 

@@ -293,7 +293,7 @@ impl World {
         for key in (1..5).map(key) {
             let (stored, wanted) = (self.store.entries.get(&key), self.wanted.get(&key));
             let (confirmed, withdrawn) = (self.registrar.confirmed(&key), self.registrar.withdrawn(&key));
-            assert!(!(wanted.is_some() && withdrawn) && !(wanted.is_none() && confirmed));
+            assert!(if wanted.is_some() { !withdrawn } else { !confirmed });
             // What these say of the store rests on the fence and on the lease.
             if !self.fencing || self.tampered || !self.store.leases.contains(&self.lease) {
                 continue;
@@ -306,7 +306,7 @@ impl World {
         }
     }
 
-    /// The faults are over: what is delayed arrives, there is a fresh lease, and nobody else writes.
+    /// The faults are over: what is delayed arrives, a lease is held and no other lives, nobody else writes.
     fn heal(&mut self) {
         self.forget_delayed();
         for (_, txn) in std::mem::take(&mut self.delayed) {
@@ -316,8 +316,13 @@ impl World {
             self.store.entries.remove(&anchor());
         }
         self.finish(Fate::Well);
-        self.store.expire(self.lease);
-        self.regain();
+        let held = self.registrar.held.is_some_and(|held| held.lease == self.lease);
+        if held && self.store.leases.contains(&self.lease) {
+            self.store.expire(LeaseId(self.lease.0 - 1));
+        } else {
+            self.store.expire(self.lease);
+            self.regain();
+        }
     }
 
     /// Runs without faults for this long and returns how many transactions it took.
