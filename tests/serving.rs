@@ -183,7 +183,7 @@ async fn d20_two_components_with_the_same_endpoint_do_not_meet() {
     assert!(serving_one.stop().await.is_clean());
     assert_eq!(records(&world).len(), 1);
     assert_eq!(client_two.call(&"y".to_owned()).await.unwrap(), "y");
-    assert_eq!(*serving_two.lifecycle().borrow(), Lifecycle::Healthy);
+    assert_eq!(serving_two.lifecycle().get(), Lifecycle::Healthy);
 }
 
 /// The record is not ready before the check first succeeds, and is again not ready when it fails; each step
@@ -204,7 +204,7 @@ async fn health_shows_in_the_record_and_in_the_lifecycle() {
     let serving = echo(&worker.endpoint("a/b/c").unwrap()).health(check).await.unwrap();
     let mut lifecycle = serving.lifecycle();
     tokio::time::sleep(10 * SECOND).await;
-    assert_eq!((*lifecycle.borrow(), records(&world)[0].ready), (Lifecycle::Running, false));
+    assert_eq!((lifecycle.get(), records(&world)[0].ready), (Lifecycle::Running, false));
     for (answer, expected) in
         [(true, Lifecycle::Healthy), (false, Lifecycle::Running), (true, Lifecycle::Healthy)]
     {
@@ -213,7 +213,7 @@ async fn health_shows_in_the_record_and_in_the_lifecycle() {
         eventually("the record follows", || records(&world)[0].ready == answer).await;
     }
     serving.stop().await;
-    assert_eq!(*lifecycle.borrow(), Lifecycle::Deregistered);
+    assert_eq!(lifecycle.get(), Lifecycle::Deregistered);
 }
 
 /// A check that hangs, or panics, is a check that failed: the endpoint does not stay ready.

@@ -37,8 +37,8 @@ async fn d14_a_stop_runs_every_phase() {
     assert_eq!(names[4..], ["revoke", "close"]);
     assert!(report.is_clean(), "{report}");
     assert_eq!(phase(&report, "grace").took, Settings::default().watcher_grace);
-    assert_eq!(*serving.lifecycle().borrow(), Lifecycle::Deregistered);
-    assert!(*worker.stopping().borrow());
+    assert_eq!(serving.lifecycle().get(), Lifecycle::Deregistered);
+    assert!(worker.stopping().get());
     assert_eq!((world.leases().len(), records(&world).len()), (0, 0));
     assert_eq!(report.to_string().lines().count(), 7);
 }

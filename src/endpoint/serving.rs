@@ -3,12 +3,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use slipring_core::service::{EndpointSpec, EndpointStats};
 use slipring_core::{Effect, Error, LeaseId, Result, Task};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 
 use super::HealthCheck;
 use super::serve::{Options, Serve};
 use crate::lifecycle::{Lifecycle, Outcome, Phases, StopReport};
 use crate::name::{EndpointPath, InstancePath};
+use crate::observed::{Observed, Observer};
 use crate::plane::server::{Plan, Server};
 use crate::platform::Platform;
 use crate::record::{Labels, Record};
@@ -28,7 +29,7 @@ pub(crate) struct ServingParts {
     path: InstancePath,
     record: Record,
     stage: Mutex<Stage>,
-    lifecycle: watch::Sender<Lifecycle>,
+    lifecycle: Observed<Lifecycle>,
     stats: Arc<EndpointStats>,
     server: tokio::sync::Mutex<Server>,
     stopped: OnceCell<StopReport>,
@@ -70,7 +71,7 @@ impl Serving {
             path: instance,
             record,
             stage: Mutex::new(Stage { withdrawn: false, health: None }),
-            lifecycle: watch::channel(Lifecycle::Created).0,
+            lifecycle: Observed::new(Lifecycle::Created),
             stats: server.stats().clone(),
             server: tokio::sync::Mutex::new(server),
             stopped: OnceCell::new(),
@@ -93,9 +94,9 @@ impl Serving {
         &self.parts.path
     }
 
-    /// Where it is in its life; a channel, so that every step can be awaited.
-    pub fn lifecycle(&self) -> watch::Receiver<Lifecycle> {
-        self.parts.lifecycle.subscribe()
+    /// Where it is in its life; to look at and to wait for every step.
+    pub fn lifecycle(&self) -> Observer<Lifecycle> {
+        self.parts.lifecycle.observe()
     }
 
     /// Requests that are being worked on, or wait for their turn; also while it drains.
@@ -119,7 +120,7 @@ impl Drop for Serving {
 
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lifecycle = *self.parts.lifecycle.borrow();
+        let lifecycle = self.parts.lifecycle.get();
         f.debug_struct("Serving")
             .field("path", &self.parts.path.to_string())
             .field("lifecycle", &lifecycle)
@@ -146,7 +147,7 @@ impl ServingParts {
                 self.registration.set(key.clone(), self.record.clone());
             }
         }
-        let mut lifecycle = self.lifecycle.subscribe();
+        let mut lifecycle = self.lifecycle.observe();
         tokio::select! {
             biased;
             // The sender lives as long as `self`.
@@ -187,14 +188,14 @@ impl ServingParts {
         if stage.withdrawn {
             return;
         }
-        let before = *self.lifecycle.borrow();
+        let before = self.lifecycle.get();
         let after = if well.is_ok() { Lifecycle::Healthy } else { Lifecycle::Running };
         if let Err(cause) = &well {
             tracing::warn!(endpoint = %self.path, cause, "the health check failed");
         }
         if before != after {
             self.registration.set(self.path.key(), Record { ready: well.is_ok(), ..self.record.clone() });
-            self.lifecycle.send_replace(after);
+            self.lifecycle.set(after);
         }
     }
 
@@ -259,7 +260,7 @@ impl ServingParts {
 
     fn advance(&self, to: Lifecycle) {
         // Only ever forward here; health moves between Running and Healthy under the stage's lock.
-        self.lifecycle.send_if_modified(|now| {
+        self.lifecycle.update(|now| {
             let forward = *now < to;
             if forward {
                 *now = to;
