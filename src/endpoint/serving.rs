@@ -65,7 +65,7 @@ impl Serving {
             codec: options.codec,
             limits: options.limits,
         };
-        let server = Server::start(plan, service.running.clone(), spec).await?;
+        let server = Server::start(plan, &service.running, spec).await?;
         let parts = Arc::new(ServingParts {
             registration: runtime.registration().clone(),
             path: instance,
