@@ -70,6 +70,8 @@ struct Slot {
 
 struct Queue {
     events: VecDeque<Event>,
+    /// The last of `events` is an end, whether it was read or not: there is nothing left to ask.
+    ended: bool,
     waker: Option<Waker>,
     heard: Instant,
     spoken: Instant,
@@ -287,8 +289,15 @@ impl Shared {
 impl Slot {
     fn new(number: u64, instance: Arc<Instance>, watcher: Arc<Watcher>, credit: u64) -> Self {
         let now = Instant::now();
-        let queue =
-            Queue { events: VecDeque::new(), waker: None, heard: now, spoken: now, probes: 0, unanswered: 0 };
+        let queue = Queue {
+            events: VecDeque::new(),
+            ended: false,
+            waker: None,
+            heard: now,
+            spoken: now,
+            probes: 0,
+            unanswered: 0,
+        };
         Self { number, instance, watcher, incoming: Mutex::new(queue), credit: AtomicU64::new(credit) }
     }
 
@@ -336,8 +345,13 @@ impl Slot {
         self.push(Event::Failed(error));
     }
 
+    /// Queues what came; nothing comes after an end.
     fn push(&self, event: Event) {
         let mut queue = self.queue();
+        if queue.ended {
+            return;
+        }
+        queue.ended = !matches!(event, Event::Item { last: false, .. });
         queue.events.push_back(event);
         let waker = queue.waker.take();
         drop(queue);
@@ -355,6 +369,9 @@ impl Slot {
         let settings = &platform.settings;
         let patience = if gone { settings.probe_after_gone } else { settings.probe_after };
         let mut queue = self.queue();
+        if queue.ended {
+            return Look::Well;
+        }
         if gone && queue.unanswered >= UNANSWERED_MAX && now >= queue.spoken + patience {
             return Look::Dead;
         }
@@ -391,6 +408,12 @@ impl Incoming {
     /// How many items were taken.
     pub(crate) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Has the announced end arrived, whether it was read or not?
+    pub(crate) fn is_complete(&self) -> bool {
+        let is_end = |event: &Event| matches!(event, Event::End(_) | Event::Item { last: true, .. });
+        self.over || self.slot.queue().events.back().is_some_and(is_end)
     }
 
     /// The next item; `None` at the announced end. After `None` or an error there is nothing more.
