@@ -45,6 +45,7 @@ mod endpoint;
 mod event;
 pub mod lifecycle;
 pub mod name;
+mod observed;
 mod plane;
 mod platform;
 pub mod record;
@@ -64,6 +65,12 @@ pub use self::component::{Component, Endpoint, Namespace};
 pub use self::endpoint::{Context, Fault, HealthCheck, Serve, Serving, TraceContext};
 pub use self::event::{Event, EventStream, Events};
 pub use self::lifecycle::{LeaseState, Lifecycle, Outcome, PhaseReport, StopReport};
+pub use self::observed::Observer;
 pub use self::registry::{Instance, InstanceChange, Instances, Registry, WatchState};
 pub use self::runtime::{DistributedRuntime, RuntimeBuilder};
 pub use self::settings::{LeasePolicy, Settings};
+
+// The program in the README is compiled and run with the other examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

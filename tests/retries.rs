@@ -143,7 +143,7 @@ async fn an_overloaded_worker_sends_callers_elsewhere() {
     let long = || client.request(&()).deadline(seconds(100)).call();
     let busy = async { tokio::join!(long(), long()) };
     let others = async {
-        while serving.in_flight().await < 2 {
+        while serving.in_flight() < 2 {
             tokio::task::yield_now().await;
         }
         let error = client.call(&()).await.unwrap_err();

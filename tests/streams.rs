@@ -284,7 +284,7 @@ async fn an_unreadable_item_ends_the_stream() {
     let error = error.unwrap();
     assert_eq!((error.code(), error.effect()), ("invalid", Effect::Applied));
     tokio::time::sleep(seconds(1)).await;
-    assert_eq!((serving.in_flight().await, caller.calls_in_flight()), (0, 0));
+    assert_eq!((serving.in_flight(), caller.calls_in_flight()), (0, 0));
 }
 
 /// A unary call of a stream that has not exactly one item says what is wrong, and that the work was done.

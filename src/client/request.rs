@@ -152,7 +152,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
-        self.client.runtime.check_running()?;
+        self.client.runtime.check_open()?;
         let began = Instant::now();
         let own = began + self.deadline;
         let deadline = self.outer.map_or(own, |outer| outer.min(own));
@@ -249,11 +249,11 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     /// An instance to send to; waits for one until the deadline.
     async fn choose(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
         let watcher = &self.client.watcher;
-        let mut version = watcher.view().subscribe();
+        let mut version = watcher.view().observe();
         let mut near = Vec::new();
         let mut looked = false;
         loop {
-            version.borrow_and_update();
+            version.mark_seen();
             if let Some(instance) = self.choose_now(tried) {
                 return Ok(instance);
             }
@@ -265,7 +265,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             tokio::select! {
                 biased;
                 changed = version.changed() => {
-                    // The sender lives in the view, which the client keeps.
+                    // It lives in the view, which the client keeps.
                     let _ = changed;
                 }
                 () = tokio::time::sleep_until(limits.deadline) => {}

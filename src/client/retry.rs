@@ -267,6 +267,15 @@ mod tests {
         assert_eq!(storm(now + 3600 * SECOND, 100), 10 + 20);
     }
 
+    /// A long time without failures does not save up for a storm of retries.
+    #[test]
+    fn the_budget_is_bounded() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(now);
+        (0..100_000).for_each(|_| budget.deposit(now));
+        assert_eq!((0..1_000).filter(|_| budget.withdraw(now)).count(), 100);
+    }
+
     /// U732: any number of calls may move away from a dead instance, each once; what follows is paid for.
     #[test]
     fn u732_moving_away_is_free_once() {

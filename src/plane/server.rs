@@ -79,8 +79,8 @@ pub(crate) struct Plan {
 
 impl Server {
     /// Subscribes and serves: when it resolves, requests are routed to it.
-    pub(crate) async fn start(plan: Plan, service: Arc<Service>, spec: EndpointSpec) -> Result<Self> {
-        let requests = service.add(spec.clone()).await?;
+    pub(crate) async fn start(plan: Plan, service: &Service, spec: EndpointSpec) -> Result<Self> {
+        let requests = service.add(spec).await?;
         let abandon = CancellationToken::new();
         let shared = Arc::new(Shared {
             name: plan.endpoint.to_string().into(),
@@ -97,8 +97,7 @@ impl Server {
             codec: plan.codec,
             limits: plan.limits,
         });
-        let serving = serve(shared.clone(), service, spec, requests);
-        let task = shared.platform.spawn("endpoint", serving);
+        let task = shared.platform.spawn("endpoint", serve(shared.clone(), requests));
         Ok(Self { shared, task, _abandon: abandon.drop_guard() })
     }
 
@@ -112,25 +111,34 @@ impl Server {
     }
 
     /// Waits for the requests in flight, cancels those that take longer than `timeout`, and returns how many
-    /// that were.
-    pub(crate) async fn drain(&self, timeout: Duration) -> u64 {
+    /// that were. Their callers are told, as far as that can be done within `grace`.
+    pub(crate) async fn drain(&self, timeout: Duration, grace: Duration) -> u64 {
         if tokio::time::timeout(timeout, self.shared.stats.idle()).await.is_ok() {
             return 0;
         }
         let left = self.shared.stats.in_flight();
         self.shared.abandon.cancel();
-        self.shared.stats.idle().await;
+        // A silent broker, or a handler that blocks its thread, must not hold up the stop.
+        let _ = tokio::time::timeout(grace, self.shared.stats.idle()).await;
         left
     }
 
     /// Unsubscribes, refuses what had already arrived, and ends.
-    pub(crate) async fn finish(&mut self) {
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` if that takes longer than `grace`; it ends all the same.
+    pub(crate) async fn finish(&mut self, grace: Duration) -> Result<()> {
         self.shared.stop.cancel();
-        self.task.end().await;
+        let ended = tokio::time::timeout(grace, self.task.end()).await;
+        self.task.abort();
+        match ended {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::deadline_exceeded("unsubscribing", grace, Effect::Unknown)),
+        }
     }
 }
 
-async fn serve(shared: Arc<Shared>, service: Arc<Service>, spec: EndpointSpec, mut requests: Requests) {
+async fn serve(shared: Arc<Shared>, mut requests: Requests) {
     let mut stopping = false;
     loop {
         let message = tokio::select! {
@@ -150,28 +158,23 @@ async fn serve(shared: Arc<Shared>, service: Arc<Service>, spec: EndpointSpec, m
             _ if stopping => return,
             None | Some(Err(_)) => {
                 tracing::warn!(endpoint = %shared.name, "the subscription broke; it is opened anew");
-                drop(requests);
-                match reopen(&shared, &service, &spec).await {
-                    Some(anew) => requests = anew,
-                    None => return,
+                tokio::select! {
+                    biased;
+                    () = shared.stop.cancelled() => return,
+                    () = reopen(&mut requests) => {}
                 }
             }
         }
     }
 }
 
-/// Subscribes again, for as long as it takes; `None` once the endpoint stops.
-async fn reopen(shared: &Shared, service: &Service, spec: &EndpointSpec) -> Option<Requests> {
+/// Subscribes again, for as long as it takes.
+async fn reopen(requests: &mut Requests) {
     let mut pause = Duration::from_millis(50);
-    loop {
-        if let Ok(requests) = service.add(spec.clone()).await {
-            return Some(requests);
-        }
-        tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return None,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(1)),
-        }
+    while let Err(error) = requests.reopen().await {
+        tracing::debug!(%error, "the subscription cannot be opened yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
