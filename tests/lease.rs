@@ -32,9 +32,9 @@ async fn healed(world: &MemoryWorld, worker: &DistributedRuntime, epoch: u64) {
     };
     eventually("the record is back", healed).await;
     assert_eq!(records(world)[0].instance.id(), worker.instance_id());
-    let LeaseState::Held { lease, epoch: held } = *worker.lease().borrow() else { panic!("it has no lease") };
+    let LeaseState::Held { lease, epoch: held } = worker.lease().get() else { panic!("it has no lease") };
     assert_eq!((lease, held), (records(world)[0].lease, epoch));
-    assert!(!*worker.stopping().borrow());
+    assert!(!worker.stopping().get());
 }
 
 /// D04, U3493: a lease that expires in a long silence is replaced; the process goes on, is the same instance
@@ -82,7 +82,7 @@ async fn u7932_a_short_outage_changes_nothing() {
         tokio::time::sleep(30 * SECOND).await;
     }
     assert_eq!(world.entries(), before);
-    assert!(matches!(*worker.lease().borrow(), LeaseState::Held { epoch: 1, .. }));
+    assert!(matches!(worker.lease().get(), LeaseState::Held { epoch: 1, .. }));
 }
 
 /// A lease that somebody revokes is replaced.
@@ -349,7 +349,7 @@ async fn u12312_the_ttl_is_a_setting() {
         let own = settings(|settings| settings.lease_ttl = asked);
         let (worker, store, _bus) = linked(&world, own).await;
         tokio::time::sleep(60 * SECOND).await;
-        assert!(matches!(*worker.lease().borrow(), LeaseState::Held { epoch: 1, .. }));
+        assert!(matches!(worker.lease().get(), LeaseState::Held { epoch: 1, .. }));
         store.silence();
         let silent = tokio::time::Instant::now();
         worker.lease().wait_for(|state| matches!(state, LeaseState::Lost { .. })).await.unwrap();
@@ -383,7 +383,7 @@ async fn losses_and_returns_are_facts() {
         ]
     );
     worker.stop().await;
-    assert_eq!(*worker.lease().borrow(), LeaseState::Released);
+    assert_eq!(worker.lease().get(), LeaseState::Released);
 }
 
 /// D06: a watch that ends, and a store that goes away for good, end neither the process nor its calls.
@@ -402,7 +402,7 @@ async fn d06_a_dead_watch_ends_nothing_else() {
     for _ in 0..10 {
         tokio::time::sleep(30 * SECOND).await;
         assert_eq!(call().await, "on");
-        assert!(!*worker.stopping().borrow());
+        assert!(!worker.stopping().get());
     }
     store.open();
     healed(&world, &worker, 2).await;

@@ -61,11 +61,11 @@ async fn d19_runtimes_keep_their_own_settings() {
         assert_eq!(began.elapsed(), deadline);
     }
     assert!(one.stop().await.is_clean());
-    assert_eq!((*one.stopping().borrow(), *two.stopping().borrow()), (true, false));
+    assert_eq!((one.stopping().get(), two.stopping().get()), (true, false));
     let client: Client<(), u64> = two.endpoint("a/b/who").unwrap().client().await.unwrap();
     assert_eq!(client.call(&()).await.unwrap(), two.instance_id());
     tokio::time::sleep(200 * SECOND).await;
-    assert!(matches!(*two.lease().borrow(), LeaseState::Held { epoch: 1, .. }));
+    assert!(matches!(two.lease().get(), LeaseState::Held { epoch: 1, .. }));
 }
 
 /// U7063: many workers of one endpoint live in one process; each is an instance of its own and is reached.
@@ -116,7 +116,7 @@ fn d15_a_busy_pool_does_not_lose_the_lease() {
     assert!(sung.recv_timeout(ttl * 2).is_err(), "the pool was not blocked");
     assert_eq!(blocked.load(Ordering::SeqCst), 2);
     assert_eq!((world.leases(), lease.len()), (lease, 1));
-    assert!(matches!(*worker.lease().borrow(), LeaseState::Held { epoch: 1, .. }));
+    assert!(matches!(worker.lease().get(), LeaseState::Held { epoch: 1, .. }));
     sung.recv().unwrap();
     assert!(pool.block_on(worker.stop()).is_clean());
 }
@@ -178,7 +178,7 @@ async fn until_sigterm() {
             let (started, worker) = (started.lock().unwrap().take(), worker.clone());
             async move {
                 started.map(|started| started.send(()));
-                worker.stopping().wait_for(|stopping| *stopping).await?;
+                worker.stopping().wait_for(|stopping| *stopping).await;
                 Ok("late".to_owned())
             }
         }

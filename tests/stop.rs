@@ -420,6 +420,23 @@ async fn a_dropped_serving_is_withdrawn() {
     assert!(again.stop().await.is_clean());
 }
 
+/// A dropped serving makes way at once, also while its component's service lives on for another endpoint.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_serving_makes_way_at_once() {
+    let world = MemoryWorld::new();
+    let worker = runtime(&world).await;
+    let _other = echo(&worker.endpoint("a/b/other").unwrap()).await.unwrap();
+    let endpoint = worker.endpoint("a/b/c").unwrap();
+    let client: Client<String, String> = endpoint.client().await.unwrap();
+    for _ in 0..3 {
+        let serving = echo(&endpoint).await.unwrap();
+        assert_eq!(client.call(&"x".to_owned()).await.unwrap(), "x");
+        drop(serving);
+    }
+    let _again = echo(&endpoint).await.unwrap();
+    assert_eq!(client.call(&"x".to_owned()).await.unwrap(), "x");
+}
+
 /// How many requests an endpoint has in flight can be seen while it drains.
 #[tokio::test(start_paused = true)]
 async fn u13559_the_drain_can_be_watched() {

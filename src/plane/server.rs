@@ -22,6 +22,9 @@ use crate::lifecycle::LeaseHolder;
 use crate::name::EndpointPath;
 use crate::platform::Platform;
 
+/// How long to wait for the task of a dropped predecessor, each time.
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(1);
+
 /// How many requests an endpoint works on, and how many may wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -80,7 +83,13 @@ pub(crate) struct Plan {
 impl Server {
     /// Subscribes and serves: when it resolves, requests are routed to it.
     pub(crate) async fn start(plan: Plan, service: &Service, spec: EndpointSpec) -> Result<Self> {
-        let requests = service.add(spec).await?;
+        let requests = loop {
+            match service.add(spec.clone()).await {
+                // The claim is ours: this is a dropped predecessor, whose task is about to end.
+                Err(Error::AlreadyExists { .. }) => tokio::time::sleep(PREDECESSOR_PAUSE).await,
+                added => break added?,
+            }
+        };
         let abandon = CancellationToken::new();
         let shared = Arc::new(Shared {
             name: plan.endpoint.to_string().into(),
