@@ -1,4 +1,5 @@
 //! When calls end, and what travels along with them.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

@@ -1,4 +1,5 @@
 //! Events of namespaces and components.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

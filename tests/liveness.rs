@@ -1,4 +1,5 @@
 //! What ends a response, and what does not: the worker's life decides, not its record.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

@@ -1,4 +1,5 @@
 //! What is tried again, and what never is.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

@@ -1,4 +1,5 @@
 //! Restarts under load.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

@@ -1,4 +1,5 @@
 //! Which instance a call goes to.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

@@ -1,4 +1,5 @@
 //! Responses of any number of items, over a broker that may lose messages.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

@@ -1,4 +1,5 @@
 //! How a client sees the instances of its endpoint.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod faulty;
 

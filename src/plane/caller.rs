@@ -1,9 +1,10 @@
 //! The caller's side of the broker plane: one private inbox per runtime, many calls over it.
 
-use std::collections::VecDeque;
+mod slot;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use slipring_core::{
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::wire::{self, Answer, Control};
+use self::slot::{Event, Look, Slot};
+use super::wire::{self, Control};
 use crate::platform::Platform;
 use crate::registry::{Instance, Watcher};
 
@@ -23,10 +25,6 @@ use crate::registry::{Instance, Watcher};
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// After so many sweeps without a call the sweeper sleeps until there is one.
 const IDLE_SWEEPS_MAX: u32 = 8;
-/// A call whose caller has said nothing for so many `probe_after` says something, so that the worker knows.
-const SPEAK_EVERY: u32 = 2;
-/// So many unanswered probes end a call whose instance's record is gone.
-const UNANSWERED_MAX: u32 = 2;
 /// How often an instance that was set aside is asked again.
 const ASIDE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,39 +54,6 @@ struct Aside {
     /// Weak: a watch ends with its last client, whoever is set aside.
     watcher: Weak<Watcher>,
     asked: Instant,
-}
-
-/// One call under way, as the dispatcher and the sweeper see it.
-struct Slot {
-    number: u64,
-    instance: Arc<Instance>,
-    watcher: Arc<Watcher>,
-    incoming: Mutex<Queue>,
-    /// Items allowed so far, in all.
-    credit: AtomicU64,
-}
-
-struct Queue {
-    events: VecDeque<Event>,
-    /// The last of `events` is an end, whether it was read or not: there is nothing left to ask.
-    ended: bool,
-    waker: Option<Waker>,
-    heard: Instant,
-    spoken: Instant,
-    /// Probes sent in all, and those since anything was heard.
-    probes: u32,
-    unanswered: u32,
-}
-
-/// What a call brought.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// An item: its number, its bytes, and whether it is the last.
-    Item { number: u64, payload: Bytes, last: bool },
-    /// The announced end, with the number of items.
-    End(u64),
-    /// The end, with an error.
-    Failed(Error),
 }
 
 impl Caller {
@@ -254,13 +219,12 @@ impl Shared {
     fn close(&self) {
         let all: Vec<_> = self.table().values().cloned().collect();
         for slot in all {
-            slot.push(Event::Failed(Error::stream_interrupted(0, "the runtime is closed")));
+            slot.interrupt("the runtime is closed");
         }
     }
 
     fn probe(&self, slot: &Slot) {
-        let credit = slot.credit.load(Ordering::Acquire);
-        self.control(Control::Probe, &slot.instance, slot.number, credit);
+        self.control(Control::Probe, &slot.instance, slot.number, slot.credit());
     }
 
     fn sweep(&self, now: Instant) -> usize {
@@ -271,8 +235,7 @@ impl Shared {
                 Look::Ask => self.probe(slot),
                 Look::Dead => {
                     self.set_aside(&slot.instance, &slot.watcher);
-                    let cause = "the instance's record is gone and it answers no probe";
-                    slot.push(Event::Failed(Error::stream_interrupted(0, cause)));
+                    slot.interrupt("the instance's record is gone and it answers no probe");
                 }
             }
         }
@@ -297,129 +260,6 @@ impl Shared {
     }
 }
 
-impl Slot {
-    fn new(number: u64, instance: Arc<Instance>, watcher: Arc<Watcher>, credit: u64) -> Self {
-        let now = Instant::now();
-        let queue = Queue {
-            events: VecDeque::new(),
-            ended: false,
-            waker: None,
-            heard: now,
-            spoken: now,
-            probes: 0,
-            unanswered: 0,
-        };
-        Self { number, instance, watcher, incoming: Mutex::new(queue), credit: AtomicU64::new(credit) }
-    }
-
-    fn handle(&self, now: Instant, message: Message) {
-        if message.no_responders {
-            return self.handle_no_responders(message.subject.as_str());
-        }
-        if let Some(load) = message.headers.first(wire::LOAD).and_then(|load| load.parse().ok()) {
-            self.instance.standing().report(now, load);
-        }
-        let answer = Answer::of(&message);
-        {
-            let mut queue = self.queue();
-            queue.heard = now;
-            queue.unanswered = 0;
-        }
-        match answer {
-            Ok(Answer::Alive(true)) => {}
-            Ok(Answer::Alive(false)) => self.push(Event::Failed(Error::stream_interrupted(
-                0,
-                "the instance does not know this call (it restarted, or an answer was lost)",
-            ))),
-            Ok(Answer::Item { number, .. }) if number > self.credit.load(Ordering::Acquire) => {
-                let cause = format!("the instance sent item {number}, more than it was allowed");
-                self.push(Event::Failed(Error::stream_interrupted(0, cause)));
-            }
-            Ok(Answer::Item { number, last }) => {
-                self.push(Event::Item { number, payload: message.payload, last });
-            }
-            Ok(Answer::End(count)) => self.push(Event::End(count)),
-            Ok(Answer::Failed(error)) => self.push(Event::Failed(error)),
-            Err(error) => self.push(Event::Failed(error.raise(Effect::Unknown))),
-        }
-    }
-
-    /// Nobody listens at the instance's subject. Before the first probe that is the answer to the request
-    /// itself, which nobody got; later it means that the instance went away.
-    fn handle_no_responders(&self, subject: &str) {
-        let request_was_delivered = self.queue().probes > 0;
-        let error = if request_was_delivered {
-            Error::stream_interrupted(0, "the instance is gone: nobody listens at its subject")
-        } else {
-            Error::no_responders(self.instance.subject().map_or(subject, Subject::as_str))
-        };
-        self.push(Event::Failed(error));
-    }
-
-    /// Queues what came; nothing comes after an end.
-    fn push(&self, event: Event) {
-        let mut queue = self.queue();
-        if queue.ended {
-            return;
-        }
-        queue.ended = !matches!(event, Event::Item { last: false, .. });
-        queue.events.push_back(event);
-        let waker = queue.waker.take();
-        drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.incoming)
-    }
-
-    fn look(&self, now: Instant, platform: &Platform) -> Look {
-        let gone = self.watcher.view().lock().get(self.instance.id()).is_none();
-        let settings = &platform.settings;
-        let patience = if gone { settings.probe_after_gone } else { settings.probe_after };
-        let mut queue = self.queue();
-        if queue.ended {
-            return Look::Well;
-        }
-        if gone && queue.unanswered >= UNANSWERED_MAX && now >= queue.spoken + patience {
-            return Look::Dead;
-        }
-        let silent = now >= queue.heard.max(queue.spoken) + patience;
-        let mute = now >= queue.spoken + settings.probe_after * SPEAK_EVERY;
-        if !silent && !mute {
-            return Look::Well;
-        }
-        queue.ask(now);
-        Look::Ask
-    }
-
-    /// Notes that it is asked after now; false if there is nothing left to ask.
-    fn ask(&self, now: Instant) -> bool {
-        let mut queue = self.queue();
-        if !queue.ended {
-            queue.ask(now);
-        }
-        !queue.ended
-    }
-}
-
-impl Queue {
-    fn ask(&mut self, now: Instant) {
-        self.spoken = now;
-        self.probes += 1;
-        self.unanswered += 1;
-    }
-}
-
-/// What a look at a call finds.
-enum Look {
-    Well,
-    Ask,
-    Dead,
-}
-
 /// The answers of one call. Dropping it before the end gives the call up and tells the worker.
 pub(crate) struct Incoming {
     shared: Arc<Shared>,
@@ -438,8 +278,7 @@ impl Incoming {
 
     /// Has the announced end arrived, whether it was read or not?
     pub(crate) fn is_complete(&self) -> bool {
-        let is_end = |event: &Event| matches!(event, Event::End(_) | Event::Item { last: true, .. });
-        self.over || self.slot.queue().events.back().is_some_and(is_end)
+        self.over || self.slot.is_complete()
     }
 
     /// The next item; `None` at the announced end. After `None` or an error there is nothing more.
@@ -447,16 +286,7 @@ impl Incoming {
         if self.over {
             return Poll::Ready(None);
         }
-        let event = {
-            let mut queue = self.slot.queue();
-            match queue.events.pop_front() {
-                Some(event) => event,
-                None => {
-                    queue.waker = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-            }
-        };
+        let event = std::task::ready!(self.slot.poll(cx));
         let item = self.take(event);
         if !matches!(item, Some(Ok(_))) {
             self.finish();
@@ -492,13 +322,8 @@ impl Incoming {
     fn extend_credit(&self) {
         let allowed = self.received + self.window;
         let step = (self.window / 2).max(1);
-        if allowed >= self.slot.credit.load(Ordering::Acquire) + step {
-            self.slot.credit.store(allowed, Ordering::Release);
-            let mut queue = self.slot.queue();
-            queue.spoken = Instant::now();
-            // It is a probe as well: that nobody listens is no answer to the request any more.
-            queue.probes += 1;
-            drop(queue);
+        if allowed >= self.slot.credit() + step {
+            self.slot.allow(Instant::now(), allowed);
             self.shared.probe(&self.slot);
         }
     }

@@ -1,5 +1,6 @@
 //! Runtimes on shared worlds, and backends that lose messages or say what was asked of them.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
