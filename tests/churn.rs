@@ -301,7 +301,7 @@ async fn no_call_outlives_its_deadline() {
     tokio::time::sleep(seconds(1)).await;
     assert!(client.instances().all().iter().all(|instance| instance.in_flight() == 0));
     for worker in workers.values() {
-        assert_eq!(worker.serving.in_flight().await, 0, "{}", worker.node.name());
+        assert_eq!(worker.serving.in_flight(), 0, "{}", worker.node.name());
     }
     drop(client);
     tokio::time::sleep(seconds(1)).await;
