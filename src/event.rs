@@ -116,8 +116,8 @@ impl<T> fmt::Debug for Events<T> {
 pub struct EventStream<T> {
     subscriber: Subscriber,
     seen: Seen,
-    /// The event behind a gap that was just reported.
-    held: Option<Event<T>>,
+    /// What stands behind a gap that was just reported.
+    held: Option<Result<Event<T>>>,
     event: PhantomData<fn() -> T>,
 }
 
@@ -126,7 +126,7 @@ impl<T: DeserializeOwned + Unpin> Stream for EventStream<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(event) = self.held.take() {
-            return Poll::Ready(Some(Ok(event)));
+            return Poll::Ready(Some(event));
         }
         loop {
             let message = match ready!(Pin::new(&mut self.subscriber).poll_next(cx)) {
@@ -141,12 +141,10 @@ impl<T: DeserializeOwned + Unpin> Stream for EventStream<T> {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             let missed = publisher.map_or(0, |publisher| self.seen.missed(publisher, sequence));
-            let event = match Codec::Json.decode(&message.payload) {
-                Ok(data) => Event { data, publisher, sequence },
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            };
+            let data = Codec::Json.decode(&message.payload);
+            let event = data.map(|data| Event { data, publisher, sequence });
             if missed == 0 {
-                return Poll::Ready(Some(Ok(event)));
+                return Poll::Ready(Some(event));
             }
             self.held = Some(event);
             return Poll::Ready(Some(Err(Error::lagged(missed))));
