@@ -129,7 +129,8 @@ async fn d14_a_stop_is_bounded_when_nobody_answers() {
     let mut call = Box::pin(client.call(&()));
     assert!(futures_util::poll!(&mut call).is_pending());
     tokio::time::sleep(SECOND).await;
-    (store.silence(), bus.silence());
+    store.silence();
+    bus.silence();
     let began = Instant::now();
     let report = worker.stop().await;
     let bounds = own.deregister_timeout + own.watcher_grace + own.drain_timeout + 5 * own.close_timeout;
@@ -381,7 +382,8 @@ async fn u14271_stopping_one_endpoint_leaves_its_namesakes() {
     tokio::time::sleep(30 * SECOND).await;
     let mut left: Vec<_> = records(&world).iter().map(|record| record.key()).collect();
     let mut expected: Vec<_> = others.iter().map(|serving| serving.path().key()).collect();
-    (left.sort(), expected.sort());
+    left.sort();
+    expected.sort();
     assert_eq!(left, expected);
 }
 
