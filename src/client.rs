@@ -46,7 +46,7 @@ pub struct Client<Req, Resp> {
 impl<Req, Resp> Client<Req, Resp> {
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self> {
         let runtime = endpoint.runtime().clone();
-        runtime.check_running()?;
+        runtime.check_open()?;
         let watcher = runtime.registry().watcher(endpoint.path());
         let client = Self {
             endpoint: endpoint.clone(),
@@ -90,10 +90,10 @@ impl<Req, Resp> Client<Req, Resp> {
     /// # Errors
     /// `DeadlineExceeded` after `timeout`.
     pub async fn wait_for_instances(&self, count: usize, timeout: Duration) -> Result<()> {
-        let mut version = self.watcher.view().subscribe();
+        let mut version = self.watcher.view().observe();
         let enough = async {
             while self.watcher.view().lock().ready.len() < count {
-                // The sender lives in the view, which the client keeps.
+                // It lives in the view, which the client keeps.
                 let _ = version.changed().await;
             }
         };

@@ -155,7 +155,7 @@ impl Endpoint {
     /// A client of this endpoint. All clients of an endpoint in a runtime share one watch.
     ///
     /// # Errors
-    /// [`Draining`](crate::Error::Draining) if the runtime is stopping. That nothing is served, or that the
+    /// [`Draining`](crate::Error::Draining) if the runtime has stopped. That nothing is served, or that the
     /// backend cannot be reached now, is no error: calls wait until their deadline.
     pub async fn client<Req, Resp>(&self) -> Result<Client<Req, Resp>> {
         Client::open(self).await

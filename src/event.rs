@@ -57,12 +57,12 @@ impl<T> Events<T> {
     /// Publishes an event. `Ok` means that the broker has taken it, not that anybody got it.
     ///
     /// # Errors
-    /// `Draining` once the runtime stops; `PayloadTooLarge`, `Unavailable`: effect none.
+    /// `Draining` once the runtime has stopped; `PayloadTooLarge`, `Unavailable`: effect none.
     pub async fn publish(&self, event: &T) -> Result<()>
     where
         T: Serialize,
     {
-        self.runtime.check_running()?;
+        self.runtime.check_open()?;
         let payload = Codec::Json.encode(event)?;
         let subject = self.subject();
         let publisher = self.runtime.publishers().of(&subject);
@@ -85,12 +85,12 @@ impl<T> Events<T> {
     /// Subscribes: what is published after it resolves arrives.
     ///
     /// # Errors
-    /// `Draining` once the runtime stops; those of [`Messaging::subscribe`](crate::Messaging::subscribe).
+    /// `Draining` once the runtime has stopped; those of [`Messaging::subscribe`](crate::Messaging::subscribe).
     pub async fn subscribe(&self) -> Result<EventStream<T>>
     where
         T: DeserializeOwned,
     {
-        self.runtime.check_running()?;
+        self.runtime.check_open()?;
         let subscription = Subscription::new(Pattern::from(self.subject()));
         let subscriber = self.runtime.platform().messaging.subscribe(subscription).await?;
         Ok(EventStream { subscriber, seen: Seen::default(), held: None, event: PhantomData })

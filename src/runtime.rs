@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use slipring_core::{
     Discovery, DiscoveryCapabilities, Environment, Error, Messaging, MessagingCapabilities, MessagingExt,
     Result, SystemEnvironment,
 };
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 
 use crate::client::RetryBudget;
 use crate::component::{Component, Endpoint, Namespace};
@@ -16,6 +17,7 @@ use crate::config::{self, Backends};
 use crate::event::Publishers;
 use crate::lifecycle::{LeaseHolder, LeaseState, Outcome, Phases, StopReport};
 use crate::name::{Deployment, Reference};
+use crate::observed::{Observed, Observer};
 use crate::plane::caller::Caller;
 use crate::platform::Platform;
 use crate::registry::{Registration, Registry};
@@ -40,7 +42,9 @@ struct Inner {
     caller: Caller,
     budget: Mutex<RetryBudget>,
     publishers: Publishers,
-    stopping: watch::Sender<bool>,
+    stopping: Observed<bool>,
+    /// Every request has been drained: nothing more is sent.
+    drained: AtomicBool,
     stopped: OnceCell<StopReport>,
 }
 
@@ -100,8 +104,8 @@ impl DistributedRuntime {
         self.platform().instance
     }
 
-    /// What the runtime knows of its lease; a channel, so that its loss and return can be awaited.
-    pub fn lease(&self) -> watch::Receiver<LeaseState> {
+    /// What the runtime knows of its lease, to look at and to wait for its loss and return.
+    pub fn lease(&self) -> Observer<LeaseState> {
         self.inner.lease.state()
     }
 
@@ -125,21 +129,22 @@ impl DistributedRuntime {
         self.inner.caller.in_flight()
     }
 
-    /// Is it stopping, or stopped? A channel, so that it can be awaited.
-    pub fn stopping(&self) -> watch::Receiver<bool> {
-        self.inner.stopping.subscribe()
+    /// Is it stopping, or stopped? To look at and to wait for.
+    pub fn stopping(&self) -> Observer<bool> {
+        self.inner.stopping.observe()
     }
 
     /// Stops everything in order: all endpoints at once ([`Serving::stop`](crate::Serving::stop)), then the
     /// lease is revoked, then the messaging handle is closed. Every phase is bounded by the [`Settings`] and
-    /// reported. From the start nothing new is served or called. Again returns the same report; dropped
-    /// half-way, the next call goes on.
+    /// reported. From the start nothing new is served; what is called goes on until the last request in flight
+    /// is done, because its handler may have to call others. Again returns the same report; dropped half-way,
+    /// the next call goes on.
     pub async fn stop(&self) -> StopReport {
         self.inner.stopped.get_or_init(|| self.stop_in_order()).await.clone()
     }
 
     async fn stop_in_order(&self) -> StopReport {
-        self.inner.stopping.send_replace(true);
+        self.inner.stopping.set(true);
         let platform = self.platform();
         let limit = platform.settings.close_timeout;
         let mut phases = Phases::default();
@@ -148,6 +153,7 @@ impl DistributedRuntime {
         for (serving, report) in servings.iter().zip(&reports) {
             phases.report.absorb(&serving.endpoint().to_string(), report);
         }
+        self.inner.drained.store(true, Ordering::Release);
         self.inner.registration.end().await;
         phases
             .run("revoke", async {
@@ -189,9 +195,18 @@ impl DistributedRuntime {
         &self.inner.publishers
     }
 
-    /// Refuses what is begun after the stop.
+    /// Refuses to serve once a stop has begun.
     pub(crate) fn check_running(&self) -> Result<()> {
-        if *self.inner.stopping.borrow() {
+        self.refuse_if(self.inner.stopping.get())
+    }
+
+    /// Refuses to call once a stop has drained the requests in flight.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.refuse_if(self.inner.drained.load(Ordering::Acquire))
+    }
+
+    fn refuse_if(&self, stopping: bool) -> Result<()> {
+        if stopping {
             return Err(Error::draining(format!("runtime {:x}", self.instance_id())));
         }
         Ok(())
@@ -202,7 +217,7 @@ impl fmt::Debug for DistributedRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DistributedRuntime")
             .field("instance", &format_args!("{:x}", self.instance_id()))
-            .field("lease", &*self.inner.lease.state().borrow())
+            .field("lease", &self.inner.lease.state().get())
             .finish_non_exhaustive()
     }
 }
@@ -304,7 +319,8 @@ impl RuntimeBuilder {
             caller: Caller::start(platform.clone()).await?,
             budget: Mutex::new(RetryBudget::new(tokio::time::Instant::now())),
             publishers: Publishers::new(),
-            stopping: watch::channel(false).0,
+            stopping: Observed::new(false),
+            drained: AtomicBool::new(false),
             stopped: OnceCell::new(),
             lease,
             platform,

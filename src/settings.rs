@@ -33,7 +33,8 @@ pub struct Settings {
     pub watcher_grace: Duration,
     /// How long a stop waits for the requests in flight. Default 30 s.
     pub drain_timeout: Duration,
-    /// How long a stop waits to close its messaging handle and to revoke its lease, each. Default 2 s.
+    /// How long a stop waits for the broker, each time: to unsubscribe, to tell the callers of what was
+    /// cancelled, to revoke its lease and to close its messaging handle. Default 2 s.
     pub close_timeout: Duration,
     /// The deadline of a call that sets none. Default 10 s.
     pub call_deadline: Duration,

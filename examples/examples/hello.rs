@@ -190,7 +190,7 @@ impl Worker {
             let endpoint = runtime.endpoint(ENDPOINT)?;
             Ok((runtime, endpoint.serve(answer).label("name", name).await?))
         })?;
-        if let LeaseState::Held { lease, .. } = *runtime.lease().borrow() {
+        if let LeaseState::Held { lease, .. } = runtime.lease().get() {
             story.tell(name, format_args!("has lease {lease} for {LEASE_TTL:?}"));
         }
         story.tell(name, format_args!("is registered: {}", serving.path().key()));

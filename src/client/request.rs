@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -151,7 +152,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
-        self.client.runtime.check_running()?;
+        self.client.runtime.check_open()?;
         let began = Instant::now();
         let own = began + self.deadline;
         let deadline = self.outer.map_or(own, |outer| outer.min(own));
@@ -199,7 +200,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            if let Error::Draining { .. } = error {
+            if let Error::Draining { .. } | Error::LeaseLost { .. } = error {
                 runtime.caller().set_aside(&instance, &self.client.watcher);
             }
             tried.push(instance.id());
@@ -248,11 +249,11 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     /// An instance to send to; waits for one until the deadline.
     async fn choose(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
         let watcher = &self.client.watcher;
-        let mut version = watcher.view().subscribe();
+        let mut version = watcher.view().observe();
         let mut near = Vec::new();
         let mut looked = false;
         loop {
-            version.borrow_and_update();
+            version.mark_seen();
             if let Some(instance) = self.choose_now(tried) {
                 return Ok(instance);
             }
@@ -264,7 +265,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             tokio::select! {
                 biased;
                 changed = version.changed() => {
-                    // The sender lives in the view, which the client keeps.
+                    // It lives in the view, which the client keeps.
                     let _ = changed;
                 }
                 () = tokio::time::sleep_until(limits.deadline) => {}
@@ -285,7 +286,9 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             key: self.key.as_deref(),
             direct: self.direct,
             tried,
-            turn: self.client.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            // A call has one turn however often it is tried, or with two instances every call would begin
+            // with the same one as long as that one refuses.
+            turn: self.client.turn.fetch_add(tried.is_empty().into(), Ordering::Relaxed),
             random: self.client.routing.draw(&**environment),
             now: Instant::now(),
         };

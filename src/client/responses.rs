@@ -95,10 +95,7 @@ impl Reply {
         let next = std::task::ready!(poll(&mut self.incoming, self.timer.as_mut(), &self.limits, cx));
         match &next {
             Some(Ok(_)) => self.rest(),
-            Some(Err(error)) => {
-                self.over = true;
-                self.ended.code = Some(error.code());
-            }
+            Some(Err(error)) => self.give_up(error),
             None => {
                 self.over = true;
                 self.ended.code = None;
@@ -125,14 +122,24 @@ impl Reply {
         }
     }
 
-    fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T> {
-        self.codec.decode(bytes).map_err(|error| error.raise(Effect::Applied))
+    fn decode<T: DeserializeOwned>(&mut self, bytes: &[u8]) -> Result<T> {
+        self.codec.decode(bytes).map_err(|error| {
+            self.give_up(&error);
+            error.raise(Effect::Applied)
+        })
     }
 
     fn broken(&mut self, problem: &str) -> Error {
         let error = Error::invalid("response", self.instance.record().endpoint().to_string(), problem);
-        self.ended.code = Some(error.code());
+        self.give_up(&error);
         error.raise(Effect::Applied)
+    }
+
+    /// Nothing is yielded after an error, and the worker does not go on for nobody.
+    fn give_up(&mut self, error: &Error) {
+        self.over = true;
+        self.incoming.give_up();
+        self.ended.code = Some(error.code());
     }
 }
 

@@ -86,7 +86,8 @@ impl Retry {
     }
 
     /// An attempt failed, after it had delivered so many items. Takes a retry from the budget if there is to
-    /// be one. `random` is any number; it spreads the retries of many calls.
+    /// be one; only the first move away from an instance that is gone, or going, is free, since it skips that
+    /// instance and doubles no work. `random` is any number; it spreads the retries of many calls.
     pub fn handle_error(
         &mut self,
         now: Instant,
@@ -105,7 +106,8 @@ impl Retry {
         let at = now + self.pause(random);
         let allowed =
             safe && items_delivered == 0 && self.failures < self.policy.attempts_max && at < self.deadline;
-        if allowed && budget.withdraw(now) { Decision::Again { at } } else { Decision::GiveUp }
+        let free = self.failures == 1 && is_turned_away(error);
+        if allowed && (free || budget.withdraw(now)) { Decision::Again { at } } else { Decision::GiveUp }
     }
 
     /// The error to tell the caller: the last one, with the greatest effect that any attempt may have had.
@@ -179,6 +181,13 @@ impl RetryBudget {
     }
 }
 
+/// Was it sent away untouched by an instance that is skipped from now on? However many calls meet such an
+/// instance at the same moment, each may move on once.
+fn is_turned_away(error: &Error) -> bool {
+    let away = matches!(error, Error::NoResponders { .. } | Error::Draining { .. } | Error::LeaseLost { .. });
+    away && error.effect() == Effect::None
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -248,7 +257,7 @@ mod tests {
             let retries = |_| {
                 budget.deposit(now);
                 let mut retry = Retry::new(RetryPolicy::new(), now + SECOND);
-                let again = |_: &_| retry.handle_error(now, &error(0), 0, &mut budget, 0) != Decision::GiveUp;
+                let again = |_: &_| retry.handle_error(now, &error(3), 0, &mut budget, 0) != Decision::GiveUp;
                 std::iter::repeat(()).take_while(again).count()
             };
             (0..requests).map(retries).sum::<usize>()
@@ -265,6 +274,22 @@ mod tests {
         let mut budget = RetryBudget::new(now);
         (0..100_000).for_each(|_| budget.deposit(now));
         assert_eq!((0..1_000).filter(|_| budget.withdraw(now)).count(), 100);
+    }
+
+    /// U732: any number of calls may move away from a dead instance, each once; what follows is paid for.
+    #[test]
+    fn u732_moving_away_is_free_once() {
+        let now = Instant::now();
+        let mut budget = RetryBudget::new(now);
+        let mut retried = [0, 0];
+        for _ in 0..1_000 {
+            let mut retry = Retry::new(RetryPolicy::new(), now + SECOND);
+            for count in &mut retried {
+                let decision = retry.handle_error(now, &error(1), 0, &mut budget, 0);
+                *count += u32::from(decision != Decision::GiveUp);
+            }
+        }
+        assert_eq!(retried, [1_000, 10]);
     }
 
     proptest! {
@@ -294,7 +319,7 @@ mod tests {
                     (attempts, greatest) = (attempts + 1, greatest.max(error.effect()));
                     match retry.handle_error(now, &error, items, &mut budget, *random) {
                         Decision::Again { at } => {
-                            retries += 1;
+                            retries += u32::from(!(attempts == 1 && is_turned_away(&error)));
                             prop_assert!(at >= now && at < deadline && at <= now + PAUSE_MAX);
                             prop_assert!(items == 0 && attempts < *attempts_max);
                             prop_assert!(greatest == Effect::None || *idempotent);

@@ -1,8 +1,10 @@
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use slipring_core::BoxFuture;
 
 use super::Fault;
@@ -19,7 +21,7 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
-    /// Asks every 5 s; an answer that takes longer than 2 s counts as a failure.
+    /// Asks every 5 s; a panic, or an answer that takes longer than 2 s, counts as a failure.
     pub fn new<F, Fut>(check: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -46,10 +48,12 @@ impl HealthCheck {
         self
     }
 
-    /// One question; what is wrong, if something is.
+    /// One question; what is wrong, if something is. A check that panics found something wrong.
     pub(crate) async fn ask(&self) -> Result<(), Fault> {
-        match tokio::time::timeout(self.timeout, (self.check)()).await {
-            Ok(answer) => answer,
+        let answer = AssertUnwindSafe(async { (self.check)().await }).catch_unwind();
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Fault::new("panic", "the check panicked")),
             Err(_) => Err(Fault::new("timeout", format!("no answer within {:?}", self.timeout))),
         }
     }

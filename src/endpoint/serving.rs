@@ -1,14 +1,15 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use slipring_core::service::EndpointSpec;
+use slipring_core::service::{EndpointSpec, EndpointStats};
 use slipring_core::{Effect, Error, LeaseId, Result, Task};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 
 use super::HealthCheck;
 use super::serve::{Options, Serve};
 use crate::lifecycle::{Lifecycle, Outcome, Phases, StopReport};
 use crate::name::{EndpointPath, InstancePath};
+use crate::observed::{Observed, Observer};
 use crate::plane::server::{Plan, Server};
 use crate::platform::Platform;
 use crate::record::{Labels, Record};
@@ -28,7 +29,8 @@ pub(crate) struct ServingParts {
     path: InstancePath,
     record: Record,
     stage: Mutex<Stage>,
-    lifecycle: watch::Sender<Lifecycle>,
+    lifecycle: Observed<Lifecycle>,
+    stats: Arc<EndpointStats>,
     server: tokio::sync::Mutex<Server>,
     stopped: OnceCell<StopReport>,
     /// Its place among the endpoints that the runtime serves.
@@ -69,7 +71,8 @@ impl Serving {
             path: instance,
             record,
             stage: Mutex::new(Stage { withdrawn: false, health: None }),
-            lifecycle: watch::channel(Lifecycle::Created).0,
+            lifecycle: Observed::new(Lifecycle::Created),
+            stats: server.stats().clone(),
             server: tokio::sync::Mutex::new(server),
             stopped: OnceCell::new(),
             claim,
@@ -91,14 +94,14 @@ impl Serving {
         &self.parts.path
     }
 
-    /// Where it is in its life; a channel, so that every step can be awaited.
-    pub fn lifecycle(&self) -> watch::Receiver<Lifecycle> {
-        self.parts.lifecycle.subscribe()
+    /// Where it is in its life; to look at and to wait for every step.
+    pub fn lifecycle(&self) -> Observer<Lifecycle> {
+        self.parts.lifecycle.observe()
     }
 
-    /// Requests that are being worked on.
-    pub async fn in_flight(&self) -> u64 {
-        self.parts.server.lock().await.stats().in_flight()
+    /// Requests that are being worked on, or wait for their turn; also while it drains.
+    pub fn in_flight(&self) -> u64 {
+        self.parts.stats.in_flight()
     }
 
     /// Stops it in order: deregister, let watchers see it, refuse new requests, wait for those in flight,
@@ -117,7 +120,7 @@ impl Drop for Serving {
 
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lifecycle = *self.parts.lifecycle.borrow();
+        let lifecycle = self.parts.lifecycle.get();
         f.debug_struct("Serving")
             .field("path", &self.parts.path.to_string())
             .field("lifecycle", &lifecycle)
@@ -131,12 +134,28 @@ impl ServingParts {
     }
 
     /// Puts the record into the desired set and waits until it is in the store.
+    ///
+    /// # Errors
+    /// `DeadlineExceeded`; `Draining` if the runtime's stop withdrew the endpoint first.
     async fn register(&self) -> Result<()> {
         let limit = self.platform.settings.register_timeout;
-        self.registration.set(self.path.key(), self.record.clone());
-        match tokio::time::timeout(limit, self.registration.confirmed(&self.path.key())).await {
-            Ok(()) => Ok(()),
-            Err(_) => {
+        let key = self.path.key();
+        {
+            // A stop may have withdrawn it already: nothing is wanted after that.
+            let stage = self.stage();
+            if !stage.withdrawn {
+                self.registration.set(key.clone(), self.record.clone());
+            }
+        }
+        let mut lifecycle = self.lifecycle.observe();
+        tokio::select! {
+            biased;
+            // The sender lives as long as `self`.
+            _ = lifecycle.wait_for(|now| *now >= Lifecycle::Stopping) => {
+                Err(Error::draining(self.path.to_string()))
+            }
+            () = self.registration.confirmed(&key) => Ok(()),
+            () = tokio::time::sleep(limit) => {
                 let what = format!("registering {} ({})", self.path, self.registration.trouble());
                 Err(Error::deadline_exceeded(what, limit, Effect::Unknown))
             }
@@ -169,14 +188,14 @@ impl ServingParts {
         if stage.withdrawn {
             return;
         }
-        let before = *self.lifecycle.borrow();
+        let before = self.lifecycle.get();
         let after = if well.is_ok() { Lifecycle::Healthy } else { Lifecycle::Running };
         if let Err(cause) = &well {
             tracing::warn!(endpoint = %self.path, cause, "the health check failed");
         }
         if before != after {
             self.registration.set(self.path.key(), Record { ready: well.is_ok(), ..self.record.clone() });
-            self.lifecycle.send_replace(after);
+            self.lifecycle.set(after);
         }
     }
 
@@ -218,7 +237,7 @@ impl ServingParts {
         server.refuse();
         phases
             .run("drain", async {
-                match server.drain(settings.drain_timeout).await {
+                match server.drain(settings.drain_timeout, settings.close_timeout).await {
                     0 => Outcome::Done,
                     left => Outcome::Abandoned(left),
                 }
@@ -226,11 +245,13 @@ impl ServingParts {
             .await;
         phases
             .run("unsubscribe", async {
-                server.finish().await;
-                Outcome::Done
+                match server.finish(settings.close_timeout).await {
+                    Ok(()) => Outcome::Done,
+                    Err(error) => Outcome::Unconfirmed(error.to_string()),
+                }
             })
             .await;
-        phases.report.requests = server.stats().requests();
+        phases.report.requests = self.stats.requests();
         self.advance(Lifecycle::Deregistered);
         // Only now: until it is unsubscribed, a second serving would get the same requests.
         self.claim.release();
@@ -239,7 +260,7 @@ impl ServingParts {
 
     fn advance(&self, to: Lifecycle) {
         // Only ever forward here; health moves between Running and Healthy under the stage's lock.
-        self.lifecycle.send_if_modified(|now| {
+        self.lifecycle.update(|now| {
             let forward = *now < to;
             if forward {
                 *now = to;

@@ -2,11 +2,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use slipring_core::{Discovery, Environment, Error, Fact, Lease, LeaseId, Result, Task};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::keeper::{Keeper, Step};
 use crate::backoff::Backoff;
+use crate::observed::{Observed, Observer};
 use crate::platform::within;
 
 /// What a runtime knows of its lease.
@@ -37,7 +37,7 @@ pub(crate) struct LeaseHolder {
 
 struct Shared {
     keeper: Mutex<Keeper>,
-    state: watch::Sender<LeaseState>,
+    state: Observed<LeaseState>,
     instance: u64,
     ttl: Duration,
     timeout: Duration,
@@ -53,7 +53,7 @@ impl LeaseHolder {
     ) -> Result<Self> {
         let (lease, keeper) = grant(&*discovery, &*environment, ttl, timeout).await?;
         environment.observe(&Fact::LeaseHeld { instance: lease.id.0, lease: lease.id, epoch: 1 });
-        let state = watch::channel(LeaseState::Held { lease: lease.id, epoch: 1 }).0;
+        let state = Observed::new(LeaseState::Held { lease: lease.id, epoch: 1 });
         let keeper = Mutex::new(keeper);
         let shared = Arc::new(Shared { keeper, state, instance: lease.id.0, ttl, timeout });
         let kept = shared.clone();
@@ -75,13 +75,13 @@ impl LeaseHolder {
         self.shared.keeper().lease()
     }
 
-    pub(crate) fn state(&self) -> watch::Receiver<LeaseState> {
-        self.shared.state.subscribe()
+    pub(crate) fn state(&self) -> Observer<LeaseState> {
+        self.shared.state.observe()
     }
 
     /// The epoch of the lease, if it is surely valid now.
     pub(crate) fn tenure(&self, environment: &dyn Environment) -> Option<u64> {
-        let LeaseState::Held { epoch, .. } = *self.shared.state.borrow() else { return None };
+        let LeaseState::Held { epoch, .. } = self.shared.state.get() else { return None };
         let now = Instant::now();
         let mut keeper = self.shared.keeper();
         keeper.handle_wall(now, environment.wall_time());
@@ -98,14 +98,12 @@ impl LeaseHolder {
             task.abort();
             task.end().await;
         }
-        let before = self.shared.state.send_replace(LeaseState::Released);
-        match before {
-            LeaseState::Held { lease, .. } => match discovery.revoke(lease).await {
-                // Gone is gone.
-                Err(Error::LeaseLost { .. }) => Ok(()),
-                other => other,
-            },
-            LeaseState::Lost { .. } | LeaseState::Released => Ok(()),
+        self.shared.state.set(LeaseState::Released);
+        // Whatever we believe of it: it may live in the store, also if an earlier release was given up.
+        match discovery.revoke(self.id()).await {
+            // Gone is gone.
+            Err(Error::LeaseLost { .. }) => Ok(()),
+            other => other,
         }
     }
 }
@@ -123,12 +121,12 @@ impl Shared {
             let lost = self.keeper().lease();
             tracing::warn!(instance = format_args!("{:x}", self.instance), %lost, epoch, "the lease is lost");
             environment.observe(&Fact::LeaseLost { instance: self.instance, lease: lost });
-            self.state.send_replace(LeaseState::Lost { epoch });
+            self.state.set(LeaseState::Lost { epoch });
             let lease = self.regain(discovery, environment).await;
             epoch += 1;
             tracing::info!(instance = format_args!("{:x}", self.instance), lease = %lease.id, epoch, "a new lease");
             environment.observe(&Fact::LeaseHeld { instance: self.instance, lease: lease.id, epoch });
-            self.state.send_replace(LeaseState::Held { lease: lease.id, epoch });
+            self.state.set(LeaseState::Held { lease: lease.id, epoch });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -53,7 +53,8 @@ struct Shared {
 
 struct Aside {
     instance: Arc<Instance>,
-    watcher: Arc<Watcher>,
+    /// Weak: a watch ends with its last client, whoever is set aside.
+    watcher: Weak<Watcher>,
     asked: Instant,
 }
 
@@ -175,7 +176,7 @@ impl Shared {
             return;
         }
         instance.set_aside(now);
-        let aside = Aside { instance: instance.clone(), watcher: watcher.clone(), asked: now };
+        let aside = Aside { instance: instance.clone(), watcher: Arc::downgrade(watcher), asked: now };
         self.aside().insert(self.next.fetch_add(1, Ordering::Relaxed), aside);
         self.wake_sweeper();
     }
@@ -267,9 +268,10 @@ impl Shared {
 
     fn sweep_aside(&self, now: Instant) -> usize {
         let mut aside = self.aside();
-        // A newer record, or none any more: there is nothing left to find out.
+        // A newer record, or none any more, or nobody to call it: there is nothing left to find out.
         aside.retain(|_, aside| {
-            let current = aside.watcher.view().lock().get(aside.instance.id()).cloned();
+            let Some(watcher) = aside.watcher.upgrade() else { return false };
+            let current = watcher.view().lock().get(aside.instance.id()).cloned();
             current.is_some_and(|current| current.is_set_aside())
         });
         for (number, aside) in aside.iter_mut() {
@@ -448,6 +450,14 @@ impl Incoming {
         }
     }
 
+    /// Ends the call before its end, and tells the worker. Again, and after the end, is no-op.
+    pub(crate) fn give_up(&mut self) {
+        if !self.over {
+            self.finish();
+            self.shared.control(Control::Cancel, &self.slot.instance, self.slot.number, 0);
+        }
+    }
+
     fn finish(&mut self) {
         self.over = true;
         self.shared.table().swap_remove(&self.slot.number);
@@ -462,10 +472,7 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if !self.over {
-            self.finish();
-            self.shared.control(Control::Cancel, &self.slot.instance, self.slot.number, 0);
-        }
+        self.give_up();
     }
 }
 

@@ -112,21 +112,30 @@ impl Server {
     }
 
     /// Waits for the requests in flight, cancels those that take longer than `timeout`, and returns how many
-    /// that were.
-    pub(crate) async fn drain(&self, timeout: Duration) -> u64 {
+    /// that were. Their callers are told, as far as that can be done within `grace`.
+    pub(crate) async fn drain(&self, timeout: Duration, grace: Duration) -> u64 {
         if tokio::time::timeout(timeout, self.shared.stats.idle()).await.is_ok() {
             return 0;
         }
         let left = self.shared.stats.in_flight();
         self.shared.abandon.cancel();
-        self.shared.stats.idle().await;
+        // A silent broker, or a handler that blocks its thread, must not hold up the stop.
+        let _ = tokio::time::timeout(grace, self.shared.stats.idle()).await;
         left
     }
 
     /// Unsubscribes, refuses what had already arrived, and ends.
-    pub(crate) async fn finish(&mut self) {
+    ///
+    /// # Errors
+    /// `DeadlineExceeded` if that takes longer than `grace`; it ends all the same.
+    pub(crate) async fn finish(&mut self, grace: Duration) -> Result<()> {
         self.shared.stop.cancel();
-        self.task.end().await;
+        let ended = tokio::time::timeout(grace, self.task.end()).await;
+        self.task.abort();
+        match ended {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::deadline_exceeded("unsubscribing", grace, Effect::Unknown)),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use slipring_core::{Bytes, DiscoveryExt, Entry, Error, Key, LeaseId, Result, Task};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::registrar::{self, Options, Registrar, Step};
 use crate::lifecycle::{LeaseHolder, LeaseState};
+use crate::observed::{Observed, Observer};
 use crate::platform::Platform;
 use crate::record::Record;
 
@@ -25,9 +26,9 @@ struct Shared {
     platform: Arc<Platform>,
     state: Mutex<State>,
     /// Something is wanted that was not before.
-    wanted: watch::Sender<()>,
+    wanted: Notify,
     /// Something was done about it.
-    done: watch::Sender<()>,
+    done: Observed<()>,
 }
 
 struct State {
@@ -48,8 +49,8 @@ impl Registration {
         let shared = Arc::new(Shared {
             platform: platform.clone(),
             state: Mutex::new(State { registrar, trouble: None }),
-            wanted: watch::channel(()).0,
-            done: watch::channel(()).0,
+            wanted: Notify::new(),
+            done: Observed::new(()),
         });
         let task = platform.spawn("registrar", shared.clone().run(lease.state()));
         Self { shared, task: Mutex::new(Some(task)) }
@@ -59,13 +60,13 @@ impl Registration {
     /// it returns: whatever is written from here on is this.
     pub(crate) fn set(&self, key: Key, record: Record) {
         self.shared.state().registrar.set(key, record);
-        self.shared.wanted.send_replace(());
+        self.shared.wanted.notify_one();
     }
 
     /// Wants the key to be gone. Takes effect before it returns: nothing writes it again.
     pub(crate) fn remove(&self, key: &Key) {
         self.shared.state().registrar.remove(key);
-        self.shared.wanted.send_replace(());
+        self.shared.wanted.notify_one();
     }
 
     /// Waits until the key is in the store as wanted. Cancel-safe.
@@ -97,9 +98,9 @@ impl Registration {
     }
 
     async fn wait(&self, reached: impl Fn(&Registrar<Record>) -> bool) {
-        let mut done = self.shared.done.subscribe();
+        let mut done = self.shared.done.observe();
         while !reached(&self.shared.state().registrar) {
-            // The sender lives in what this handle keeps.
+            // It lives in what this handle keeps.
             let _ = done.changed().await;
         }
     }
@@ -111,14 +112,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    async fn run(self: Arc<Self>, mut lease: watch::Receiver<LeaseState>) {
-        let mut wanted = self.wanted.subscribe();
-        lease.mark_changed();
+    async fn run(self: Arc<Self>, mut lease: Observer<LeaseState>) {
+        lease.mark_seen();
+        self.handle_lease(lease.get());
         loop {
-            if lease.has_changed().unwrap_or(false) {
-                self.handle_lease(*lease.borrow_and_update());
-            }
-            wanted.mark_unchanged();
             let step = self.state().registrar.poll(Instant::now());
             let until = match step {
                 Step::Commit(txn) => {
@@ -145,13 +142,11 @@ impl Shared {
             };
             tokio::select! {
                 biased;
-                changed = lease.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    lease.mark_changed();
-                }
-                _ = wanted.changed() => {}
+                changed = lease.changed() => match changed {
+                    Some(lease) => self.handle_lease(lease),
+                    None => return,
+                },
+                () = self.wanted.notified() => {}
                 () = due => {}
             }
         }
@@ -180,7 +175,7 @@ impl Shared {
         }
         state.trouble = error;
         drop(state);
-        self.done.send_replace(());
+        self.done.set(());
     }
 
     async fn read(&self, keys: Vec<Key>) -> Result<Vec<Entry>> {

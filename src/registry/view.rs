@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use indexmap::IndexMap;
 use slipring_core::{Change, Entry, Key, Revision};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::instance::{Instance, Standing};
 use crate::name::{EndpointPath, InstancePath};
+use crate::observed::{Observed, Observer};
 use crate::record::Record;
 
 /// How many changes a reader may be behind before it is given the whole set anew.
@@ -50,8 +50,8 @@ pub enum InstanceChange {
 pub(crate) struct View {
     endpoint: EndpointPath,
     members: Mutex<Members>,
-    /// Counts changes of the members or the state.
-    version: watch::Sender<u64>,
+    /// Changes with the members and the state.
+    version: Observed<()>,
 }
 
 pub(crate) struct Members {
@@ -77,7 +77,7 @@ impl View {
             changes: VecDeque::new(),
             first: 0,
         };
-        Self { endpoint, members: Mutex::new(members), version: watch::channel(0).0 }
+        Self { endpoint, members: Mutex::new(members), version: Observed::new(()) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Members> {
@@ -86,8 +86,8 @@ impl View {
     }
 
     /// Wakes at every change of members or state.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    pub(crate) fn observe(&self) -> Observer<()> {
+        self.version.observe()
     }
 
     pub(crate) fn endpoint(&self) -> &EndpointPath {
@@ -112,7 +112,7 @@ impl View {
         members.state = state;
         drop(members);
         if changed {
-            self.version.send_modify(|version| *version += 1);
+            self.version.set(());
         }
     }
 
@@ -226,13 +226,13 @@ impl fmt::Debug for View {
 #[derive(Debug)]
 pub struct Instances {
     watcher: Arc<super::Watcher>,
-    version: watch::Receiver<u64>,
+    version: Observer<()>,
     cursor: Option<u64>,
 }
 
 impl Instances {
     pub(crate) fn new(watcher: Arc<super::Watcher>) -> Self {
-        let version = watcher.view().subscribe();
+        let version = watcher.view().observe();
         Self { watcher, version, cursor: None }
     }
 
@@ -263,14 +263,14 @@ impl Instances {
 
     /// Waits for a change of the set or of the state since the last call. Cancel-safe.
     pub async fn changed(&mut self) {
-        // The sender lives in the view, which this handle keeps.
+        // It lives in the view, which this handle keeps.
         let _ = self.version.changed().await;
     }
 
     /// Waits until the set satisfies a condition. Cancel-safe; bound it with a timeout.
     pub async fn wait_until(&mut self, mut condition: impl FnMut(&[Arc<Instance>]) -> bool) {
         loop {
-            self.version.borrow_and_update();
+            self.version.mark_seen();
             if condition(&self.all()) {
                 return;
             }
@@ -282,7 +282,7 @@ impl Instances {
     /// too far behind is given a snapshot again. Cancel-safe.
     pub async fn next(&mut self) -> InstanceChange {
         loop {
-            self.version.borrow_and_update();
+            self.version.mark_seen();
             let next = self.watcher.view().lock().next(&mut self.cursor);
             match next {
                 Some(change) => return change,

@@ -157,6 +157,7 @@ pub struct Task {
 
 impl Task {
     /// Makes a task of a future: a handle, and the future to run wherever the environment runs things.
+    #[expect(clippy::disallowed_methods, reason = "there is one receiver, so there is no order")]
     pub fn new(name: &'static str, task: BoxFuture<'static, ()>) -> (Self, BoxFuture<'static, ()>) {
         let (abort, registration) = AbortHandle::new_pair();
         let (told, end) = watch::channel(None);

@@ -77,11 +77,12 @@ impl Change {
     }
 }
 
-/// All changes of one revision that concern the watched range; never split. Without changes it is progress:
-/// all up to this revision was delivered.
+/// All changes of one revision that concern the watched range; never split. A watch that is declared
+/// `Coalesced` may merge several revisions: the last change of each key, at the newest revision. Without
+/// changes it is progress: all up to this revision was delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The revision of these changes; where a watch merges several, the newest of them.
+    /// The revision of these changes.
     pub revision: Revision,
     /// The changes; empty for progress.
     pub changes: Vec<Change>,

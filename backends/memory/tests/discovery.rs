@@ -376,6 +376,27 @@ fn handles_work_across_runtimes_and_threads() {
     assert_eq!(world.entries().revision, Revision(3));
 }
 
+/// Two runtimes whose clocks disagree (one was paused and ran ahead) do no harm: the world goes by the latest
+/// time that anyone saw, and never back.
+#[test]
+fn clocks_that_disagree_do_no_harm() {
+    let world = MemoryWorld::new();
+    let discovery = world.discovery();
+    let ahead =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    ahead.block_on(async {
+        discovery.grant(3 * SECOND).await.unwrap();
+        sleep(2 * SECOND).await;
+        assert_eq!(world.leases().len(), 1);
+    });
+    assert_eq!(world.leases().len(), 1);
+    ahead.block_on(async {
+        sleep(SECOND).await;
+        assert!(world.leases().is_empty());
+    });
+    assert!(world.leases().is_empty());
+}
+
 /// A stream that is waited for from a different task wakes the task that asked last.
 #[tokio::test(start_paused = true)]
 async fn the_last_who_asked_is_woken() {
