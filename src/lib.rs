@@ -69,3 +69,8 @@ pub use self::observed::Observer;
 pub use self::registry::{Instance, InstanceChange, Instances, Registry, WatchState};
 pub use self::runtime::{DistributedRuntime, RuntimeBuilder};
 pub use self::settings::{LeasePolicy, Settings};
+
+// The program in the README is compiled and run with the other examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use slipring_core::service::ServiceReport;
 use slipring_core::{
     Discovery, DiscoveryCapabilities, Environment, Error, Messaging, MessagingCapabilities, MessagingExt,
-    Result, SystemEnvironment,
+    Result, Subject, SystemEnvironment,
 };
 use tokio::sync::OnceCell;
 
@@ -334,6 +334,11 @@ fn check_capabilities(_discovery: &DiscoveryCapabilities, messaging: &MessagingC
     if !messaging.headers {
         let hint = "slipring's control travels in headers; use a broker that has them";
         return Err(Error::unsupported("messaging without headers", hint));
+    }
+    if messaging.subject_bytes_max < Subject::BYTES_MAX {
+        let hint =
+            format!("names are checked against {} bytes; use a broker that takes them", Subject::BYTES_MAX);
+        return Err(Error::unsupported(format!("subjects of {} bytes", messaging.subject_bytes_max), hint));
     }
     Ok(())
 }

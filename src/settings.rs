@@ -24,7 +24,8 @@ pub struct Settings {
     pub lease_policy: LeasePolicy,
     /// How long one call to the discovery backend may take. Default 5 s.
     pub discovery_timeout: Duration,
-    /// How long `serve` waits until the endpoint's record is in the store. Default 10 s.
+    /// How long `serve` waits until the endpoint is subscribed, and then until its record is in the store.
+    /// Default 10 s.
     pub register_timeout: Duration,
     /// How long a stop waits until the records are confirmed to be gone. Default 5 s.
     pub deregister_timeout: Duration,

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{echo, eventually, records, runtime, runtime_with, settings, who};
+use common::{echo, eventually, linked, records, runtime, runtime_with, settings, who};
 use futures_util::future::{join_all, pending};
 use futures_util::{StreamExt, stream};
-use slipring::{Client, Context, Effect, Error, Fault, HealthCheck, Lifecycle, MemoryWorld, Routing};
+use slipring::{
+    Client, Context, Effect, Error, Fault, HealthCheck, Lifecycle, MemoryWorld, Routing, Settings,
+};
 use slipring_core::{Message, Messaging, Subscription};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -349,6 +351,41 @@ async fn a_dropped_call_cancels_the_work() {
     assert!(call.await.is_err());
     eventually("it is cancelled", || serving.in_flight() == 0).await;
     assert_eq!(worker.calls_in_flight(), 0);
+}
+
+/// A start over a bus that says nothing ends in time, and leaves nothing that would be in the way later.
+#[tokio::test(start_paused = true)]
+async fn a_start_over_a_silent_bus_ends_in_time() {
+    let world = MemoryWorld::new();
+    let (worker, _store, bus) = linked(&world, Settings::default()).await;
+    let endpoint = worker.endpoint("a/b/c").unwrap();
+    bus.silence();
+    let began = Instant::now();
+    let error = echo(&endpoint).await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), ("deadline_exceeded", Effect::None));
+    assert_eq!(began.elapsed(), Settings::default().register_timeout);
+    bus.open();
+    echo(&endpoint).await.unwrap().stop().await;
+}
+
+/// U10798: a start over a store that says nothing ends in time, with the cause.
+#[tokio::test(start_paused = true)]
+async fn u10798_a_start_over_a_silent_store_ends_in_time() {
+    let world = MemoryWorld::new();
+    let (worker, store, _bus) = linked(&world, Settings::default()).await;
+    let endpoint = worker.endpoint("a/b/c").unwrap();
+    store.cut();
+    let error = echo(&endpoint).await.unwrap_err();
+    assert_eq!(error.code(), "deadline_exceeded");
+    assert!(error.to_string().contains("the link is cut"), "{error}");
+    let late = async { echo(&endpoint).await };
+    let (serving, ()) = tokio::join!(late, async {
+        tokio::time::sleep(5 * SECOND).await;
+        store.open();
+    });
+    assert_eq!(records(&world).len(), 1);
+    serving.unwrap().stop().await;
+    assert_eq!(records(&world).len(), 0);
 }
 
 /// A handler that refuses sends the caller elsewhere.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{echo, eventually, linked, records, runtime, runtime_with, settings};
+use common::{echo, eventually, linked, records, runtime, runtime_with, settings, slow};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt, stream};
 use slipring::{
@@ -301,30 +301,28 @@ async fn a_stop_is_one_stop() {
     assert_eq!((serving.stop().await, worker.stop().await), (one, all));
 }
 
-/// A stop that was dropped half-way, at any point, is finished by the next: nothing is left either way.
+/// A stop that was dropped half-way, at any await point, is finished by the next: nothing is left either way.
 #[tokio::test(start_paused = true)]
-async fn a_stop_dropped_half_way_is_finished_by_the_next() {
+async fn d16_a_stop_dropped_half_way_is_finished_by_the_next() {
     let world = MemoryWorld::new();
     let baseline = world.messaging().subscriptions();
     for polls in 0.. {
-        let (worker, ..) = linked(&world, Settings::default()).await;
-        let worker = worker.clone();
-        let _serving = echo(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
+        let worker = slow::runtime(&world, Duration::from_millis(10)).await;
+        let serving = echo(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
         let mut stop = Box::pin(worker.stop());
         let mut done = false;
         for _ in 0..polls {
             done = futures_util::poll!(&mut stop).is_ready();
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         drop(stop);
         let report = worker.stop().await;
         assert!(report.is_clean(), "after {polls} polls: {report}");
         assert_eq!((world.leases().len(), records(&world).len()), (0, 0), "after {polls} polls");
-        drop((_serving, worker));
-        let subscriptions = || world.messaging().subscriptions();
-        eventually("nothing is subscribed", || subscriptions() == baseline).await;
+        assert_eq!(world.messaging().subscriptions(), baseline, "after {polls} polls");
+        drop((serving, worker));
         if done {
-            assert!(polls > 3);
+            assert!(polls > 20, "{polls}");
             return;
         }
     }
@@ -420,6 +418,23 @@ async fn a_dropped_serving_is_withdrawn() {
     let again = echo(&endpoint).await.unwrap();
     assert_eq!(records(&world).len(), 1);
     assert!(again.stop().await.is_clean());
+}
+
+/// A dropped serving makes way at once, also while its component's service lives on for another endpoint.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_serving_makes_way_at_once() {
+    let world = MemoryWorld::new();
+    let worker = runtime(&world).await;
+    let _other = echo(&worker.endpoint("a/b/other").unwrap()).await.unwrap();
+    let endpoint = worker.endpoint("a/b/c").unwrap();
+    let client: Client<String, String> = endpoint.client().await.unwrap();
+    for _ in 0..3 {
+        let serving = echo(&endpoint).await.unwrap();
+        assert_eq!(client.call(&"x".to_owned()).await.unwrap(), "x");
+        drop(serving);
+    }
+    let _again = echo(&endpoint).await.unwrap();
+    assert_eq!(client.call(&"x".to_owned()).await.unwrap(), "x");
 }
 
 /// How many requests an endpoint has in flight can be seen while it drains.

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use slipring::{Client, Context, DistributedRuntime, Fault, HealthCheck, MemoryWorld, Result, Serving};
+use slipring::{
+    Client, Context, DistributedRuntime, Effect, Error, Fault, HealthCheck, MemoryWorld, Result, Serving,
+};
+use tokio::time::timeout;
 
 /// A worker with a model that has to be loaded before it can answer well.
 struct Worker {
@@ -53,17 +56,17 @@ async fn main() -> Result<()> {
     let client = runtime.endpoint("demo/shouter/shout")?.client::<String, String>().await?;
 
     println!("nobody is ready: better somebody than nobody");
-    ready(&client, 0).await;
+    ready(&client, 0).await?;
     shout(&client).await?;
 
     println!("\nanna is ready, and gets all the work");
     workers[0].loaded.store(true, Relaxed);
-    ready(&client, 1).await;
+    ready(&client, 1).await?;
     shout(&client).await?;
 
     println!("\nboth are ready");
     workers[1].loaded.store(true, Relaxed);
-    ready(&client, 2).await;
+    ready(&client, 2).await?;
     shout(&client).await?;
 
     println!("\nwhat the instances count:");
@@ -82,17 +85,19 @@ async fn main() -> Result<()> {
 }
 
 /// Waits until so many of the two instances are ready, and lists them.
-async fn ready(client: &Client<String, String>, count: usize) {
+async fn ready(client: &Client<String, String>, count: usize) -> Result<()> {
+    let limit = Duration::from_secs(5);
     let mut instances = client.instances();
-    instances
-        .wait_until(|all| {
-            all.len() == 2 && all.iter().filter(|instance| instance.is_ready()).count() == count
-        })
-        .await;
+    let seen = instances.wait_until(|all| {
+        all.len() == 2 && all.iter().filter(|instance| instance.is_ready()).count() == count
+    });
+    let late = |_| Error::deadline_exceeded(format!("waiting for {count} ready"), limit, Effect::None);
+    timeout(limit, seen).await.map_err(late)?;
     for instance in instances.all() {
         let name = instance.record().labels.value("name").unwrap_or("?");
         println!("  {name}: {}", if instance.is_ready() { "ready" } else { "not ready" });
     }
+    Ok(())
 }
 
 async fn shout(client: &Client<String, String>) -> Result<()> {

@@ -73,11 +73,11 @@ async fn run(text: String) -> Result<()> {
     let runtime = join(&world).await?;
     let client = runtime.endpoint(ENDPOINT)?.client::<Prompt, String>().await?;
     client.wait_for_instances(workers.len(), Duration::from_secs(5)).await?;
-    // The watch tells its part for as long as the rest goes on.
+    // What the watch sees is told first, for as long as the rest goes on.
     tokio::select! {
         biased;
-        result = serve_one_text(story, &client, workers, text) => result?,
         () = tell_what_is_seen(story, client.instances()) => unreachable!("a view has no end"),
+        result = get_one_text(story, &client, workers, text) => result?,
     }
     runtime.stop().await;
     Ok(())
@@ -91,69 +91,68 @@ async fn join(world: &MemoryWorld) -> Result<DistributedRuntime> {
     DistributedRuntime::builder().memory(world).settings(settings).build().await
 }
 
-/// The part of the client: gets its text, whatever happens to the workers.
-async fn serve_one_text(
+/// The part of the client: it gets its text, whatever happens to the workers.
+async fn get_one_text(
     story: Story,
     client: &Client<Prompt, String>,
     workers: [Worker; 2],
     text: String,
 ) -> Result<()> {
     let mut workers = Vec::from(workers);
+    let mut victim = None;
     let middle = tokens(&text).len().div_ceil(2);
     let mut prompt = Prompt { text, from: 0 };
     let mut received = String::new();
-    let mut dead = None;
     loop {
         let mut answer = client.generate(&prompt).await?;
         let instance = answer.instance().clone();
         story.tell("client", format_args!("asks {} from token {} on", name(&instance), prompt.from));
-        let end = loop {
-            match answer.next().await {
-                None => break None,
-                Some(Err(error)) => break Some(error),
-                Some(Ok(token)) => {
-                    story.tell(name(&instance), format_args!("{token:.60?}"));
-                    received.push_str(&token);
-                    prompt.from += 1;
+        let outcome = async {
+            while let Some(token) = answer.next().await.transpose()? {
+                story.tell(name(&instance), format_args!("{token:.60?}"));
+                received.push_str(&token);
+                prompt.from += 1;
+                if prompt.from == middle {
+                    story.tell("fate", format_args!("kills {}: no goodbye, no stop", name(&instance)));
+                    workers.retain(|worker| worker.runtime.instance_id() != instance.id());
+                    victim = Some(instance.clone());
                 }
             }
-            if prompt.from == middle && dead.is_none() {
-                dead = Some(instance.id());
-                workers.retain(|worker| worker.runtime.instance_id() != instance.id());
-                story.tell("fate", format_args!("kills {}: no goodbye, no stop", name(&instance)));
-            }
+            Ok(())
         };
-        match end {
-            None => break,
-            // What was delivered is known exactly, so the rest can be asked of somebody else.
-            Some(Error::StreamInterrupted { items_delivered, cause, .. }) => {
+        match outcome.await {
+            Ok(()) => break,
+            // How much was delivered is known exactly, so the rest can be asked of somebody else.
+            Err(Error::StreamInterrupted { items_delivered, cause, .. }) => {
                 let lost = format_args!("lost {} after {items_delivered} tokens: {cause}", name(&instance));
                 story.tell("client", lost);
             }
-            Some(error) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
     assert_eq!(received, prompt.text, "the text came back changed");
-    story.tell(
-        "client",
-        format_args!("has the whole text: {} bytes in {} tokens", received.len(), prompt.from),
-    );
-    expire(story, client, dead).await?;
+    let whole = format_args!("has the whole text: {} bytes in {} tokens", received.len(), prompt.from);
+    story.tell("client", whole);
+    if let Some(victim) = victim {
+        outlive(story, client, &victim).await?;
+    }
     for worker in workers {
         worker.stop(story).await;
     }
     Ok(())
 }
 
-/// Waits until the dead worker's lease has run out and its record is gone.
-async fn expire(story: Story, client: &Client<Prompt, String>, dead: Option<u64>) -> Result<()> {
-    story.tell("client", format_args!("waits for the lease of the dead to run out"));
+/// Waits until the lease of the dead worker has run out, which takes its record away.
+async fn outlive(story: Story, client: &Client<Prompt, String>, dead: &Instance) -> Result<()> {
+    story.tell("client", format_args!("waits: {} is still registered", name(dead)));
     let mut instances = client.instances();
-    let gone = instances.wait_until(|all| all.iter().all(|instance| Some(instance.id()) != dead));
+    let gone = instances.wait_until(|all| all.iter().all(|instance| instance.id() != dead.id()));
     let limit = LEASE_TTL * 3;
     timeout(limit, gone)
         .await
-        .map_err(|_| Error::deadline_exceeded("a dead worker's lease", limit, Effect::None))
+        .map_err(|_| Error::deadline_exceeded("the end of a dead worker's lease", limit, Effect::None))?;
+    story.tell("client", format_args!("knows that the lease of {} has run out", name(dead)));
+    Ok(())
 }
 
 /// Tells every change of the endpoint's instances, as the client's watch sees it.
@@ -205,13 +204,12 @@ impl Worker {
     }
 }
 
-/// The handler: a stream of tokens.
+/// The handler: a stream of tokens, with a pause after each, the last one too.
 async fn answer(prompt: Prompt, _: Context) -> Result<impl Stream<Item = Result<String, Fault>>, Fault> {
-    let rest = tokens(&prompt.text).into_iter().skip(prompt.from);
-    let tokens: Vec<String> = rest.map(str::to_owned).collect();
-    Ok(stream::iter(tokens).then(|token| async {
-        sleep(PAUSE).await;
-        Ok(token)
+    let rest: Vec<_> = tokens(&prompt.text).into_iter().skip(prompt.from).map(str::to_owned).collect();
+    Ok(stream::unfold((rest.into_iter(), Duration::ZERO), async |(mut rest, pause)| {
+        sleep(pause).await;
+        Some((Ok(rest.next()?), (rest, PAUSE)))
     }))
 }
 

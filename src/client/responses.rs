@@ -19,7 +19,8 @@ use crate::registry::{Busy, Instance};
 /// The items of one response, as a stream.
 ///
 /// `None` means that the end was announced and every item was yielded; anything else ends in an error, which
-/// is the last item. Dropping it gives the call up, and the handler at the far end is cancelled.
+/// is the last item. At the deadline it ends, even if items wait to be read; only a response that was complete
+/// by then may be read later. Dropping it gives the call up, and the handler at the far end is cancelled.
 pub struct Responses<T> {
     reply: Reply,
     item: PhantomData<fn() -> T>,
@@ -157,10 +158,13 @@ fn poll(
     limits: &Limits,
     cx: &mut TaskContext<'_>,
 ) -> Poll<Option<Result<Bytes>>> {
-    if let Poll::Ready(next) = incoming.poll_item(cx) {
-        return Poll::Ready(next);
+    // Past the deadline only what is complete is still read: a worker that never stops sending is not heard.
+    if Instant::now() < limits.deadline || incoming.is_complete() {
+        if let Poll::Ready(next) = incoming.poll_item(cx) {
+            return Poll::Ready(next);
+        }
+        std::task::ready!(timer.poll(cx));
     }
-    std::task::ready!(timer.poll(cx));
     let effect = if incoming.received() > 0 { Effect::Applied } else { Effect::Unknown };
     let error = if Instant::now() >= limits.deadline {
         Error::deadline_exceeded("the call", limits.deadline.duration_since(limits.began), effect)

@@ -23,8 +23,8 @@ const QUEUE: usize = 1024;
 ///
 /// # Errors
 /// [`AlreadyExists`](crate::Error::AlreadyExists) if this runtime serves the endpoint already;
-/// [`Draining`](crate::Error::Draining) if it is stopping; `DeadlineExceeded` if the record is not in the
-/// store within `register_timeout`; those of subscribing.
+/// [`Draining`](crate::Error::Draining) if it is stopping; `DeadlineExceeded` if it is not subscribed, or
+/// then its record not in the store, within `register_timeout`; those of subscribing.
 #[must_use = "nothing is served until this is awaited"]
 pub struct Serve {
     pub(crate) endpoint: Endpoint,

@@ -55,17 +55,24 @@ impl Serving {
         let platform = runtime.platform().clone();
         let instance = path.instance(platform.instance);
         let record = record(&instance, &options)?;
-        let service = runtime.registry().service(path.component()).await?;
         let spec = endpoint_spec(&instance, &options);
         let plan = Plan {
             platform: platform.clone(),
             lease: runtime.lease_holder().clone(),
-            endpoint: path,
+            endpoint: path.clone(),
             handler,
             codec: options.codec,
             limits: options.limits,
         };
-        let server = Server::start(plan, service.running.clone(), spec).await?;
+        let limit = platform.settings.register_timeout;
+        let subscribing = async {
+            let service = runtime.registry().service(path.component()).await?;
+            let server = Server::start(plan, &service.running, spec).await?;
+            Ok((service, server))
+        };
+        // Given up, it leaves nothing behind: hence effect none.
+        let late = || Error::deadline_exceeded(format!("subscribing {instance}"), limit, Effect::None);
+        let (service, server) = tokio::time::timeout(limit, subscribing).await.map_err(|_| late())??;
         let parts = Arc::new(ServingParts {
             registration: runtime.registration().clone(),
             path: instance,

@@ -70,6 +70,8 @@ struct Slot {
 
 struct Queue {
     events: VecDeque<Event>,
+    /// The last of `events` is an end, whether it was read or not: there is nothing left to ask.
+    ended: bool,
     waker: Option<Waker>,
     heard: Instant,
     spoken: Instant,
@@ -232,12 +234,26 @@ impl Shared {
         }
     }
 
-    /// Every call is lost that could not have been told of its answer.
-    fn lagged(&self, cause: &str) {
+    /// Answers may have been lost: asks after every call. A hole shows in the numbers of the items, and a call
+    /// whose end was lost is not known any more.
+    fn ask_all(&self, now: Instant) {
+        let all: Vec<_> = self.table().values().cloned().collect();
+        for slot in all.iter().filter(|slot| slot.ask(now)) {
+            self.probe(slot);
+        }
+    }
+
+    /// No answer will come any more.
+    fn close(&self) {
         let all: Vec<_> = self.table().values().cloned().collect();
         for slot in all {
-            slot.push(Event::Failed(Error::stream_interrupted(0, cause)));
+            slot.push(Event::Failed(Error::stream_interrupted(0, "the runtime is closed")));
         }
+    }
+
+    fn probe(&self, slot: &Slot) {
+        let credit = slot.credit.load(Ordering::Acquire);
+        self.control(Control::Probe, &slot.instance, slot.number, credit);
     }
 
     fn sweep(&self, now: Instant) -> usize {
@@ -245,10 +261,7 @@ impl Shared {
         for slot in &slots {
             match slot.look(now, &self.platform) {
                 Look::Well => {}
-                Look::Ask => {
-                    let credit = slot.credit.load(Ordering::Acquire);
-                    self.control(Control::Probe, &slot.instance, slot.number, credit);
-                }
+                Look::Ask => self.probe(slot),
                 Look::Dead => {
                     self.set_aside(&slot.instance, &slot.watcher);
                     let cause = "the instance's record is gone and it answers no probe";
@@ -280,8 +293,15 @@ impl Shared {
 impl Slot {
     fn new(number: u64, instance: Arc<Instance>, watcher: Arc<Watcher>, credit: u64) -> Self {
         let now = Instant::now();
-        let queue =
-            Queue { events: VecDeque::new(), waker: None, heard: now, spoken: now, probes: 0, unanswered: 0 };
+        let queue = Queue {
+            events: VecDeque::new(),
+            ended: false,
+            waker: None,
+            heard: now,
+            spoken: now,
+            probes: 0,
+            unanswered: 0,
+        };
         Self { number, instance, watcher, incoming: Mutex::new(queue), credit: AtomicU64::new(credit) }
     }
 
@@ -329,8 +349,13 @@ impl Slot {
         self.push(Event::Failed(error));
     }
 
+    /// Queues what came; nothing comes after an end.
     fn push(&self, event: Event) {
         let mut queue = self.queue();
+        if queue.ended {
+            return;
+        }
+        queue.ended = !matches!(event, Event::Item { last: false, .. });
         queue.events.push_back(event);
         let waker = queue.waker.take();
         drop(queue);
@@ -348,6 +373,9 @@ impl Slot {
         let settings = &platform.settings;
         let patience = if gone { settings.probe_after_gone } else { settings.probe_after };
         let mut queue = self.queue();
+        if queue.ended {
+            return Look::Well;
+        }
         if gone && queue.unanswered >= UNANSWERED_MAX && now >= queue.spoken + patience {
             return Look::Dead;
         }
@@ -356,10 +384,25 @@ impl Slot {
         if !silent && !mute {
             return Look::Well;
         }
-        queue.spoken = now;
-        queue.probes += 1;
-        queue.unanswered += 1;
+        queue.ask(now);
         Look::Ask
+    }
+
+    /// Notes that it is asked after now; false if there is nothing left to ask.
+    fn ask(&self, now: Instant) -> bool {
+        let mut queue = self.queue();
+        if !queue.ended {
+            queue.ask(now);
+        }
+        !queue.ended
+    }
+}
+
+impl Queue {
+    fn ask(&mut self, now: Instant) {
+        self.spoken = now;
+        self.probes += 1;
+        self.unanswered += 1;
     }
 }
 
@@ -384,6 +427,12 @@ impl Incoming {
     /// How many items were taken.
     pub(crate) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Has the announced end arrived, whether it was read or not?
+    pub(crate) fn is_complete(&self) -> bool {
+        let is_end = |event: &Event| matches!(event, Event::End(_) | Event::Item { last: true, .. });
+        self.over || self.slot.queue().events.back().is_some_and(is_end)
     }
 
     /// The next item; `None` at the announced end. After `None` or an error there is nothing more.
@@ -438,8 +487,12 @@ impl Incoming {
         let step = (self.window / 2).max(1);
         if allowed >= self.slot.credit.load(Ordering::Acquire) + step {
             self.slot.credit.store(allowed, Ordering::Release);
-            self.slot.queue().spoken = Instant::now();
-            self.shared.control(Control::Probe, &self.slot.instance, self.slot.number, allowed);
+            let mut queue = self.slot.queue();
+            queue.spoken = Instant::now();
+            // It is a probe as well: that nobody listens is no answer to the request any more.
+            queue.probes += 1;
+            drop(queue);
+            self.shared.probe(&self.slot);
         }
     }
 
@@ -474,15 +527,16 @@ async fn dispatch(shared: Arc<Shared>, mut subscriber: Subscriber) {
         match subscriber.next().await {
             Some(Ok(message)) => shared.dispatch(message),
             Some(Err(Error::Lagged { missed, .. })) => {
-                shared.lagged(&format!("{missed} answers were lost to a full inbox"));
+                tracing::warn!(missed, "answers were lost, or may have been");
+                shared.ask_all(Instant::now());
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "the inbox broke; calls under way are lost, and it is opened anew");
-                shared.lagged("the inbox broke");
+                tracing::warn!(%error, "the inbox broke; it is opened anew");
                 subscriber = reopen(&shared, subscriber).await;
+                shared.ask_all(Instant::now());
             }
             // Closed with the runtime.
-            None => return shared.lagged("the runtime is closed"),
+            None => return shared.close(),
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::lifecycle::LeaseHolder;
 use crate::name::EndpointPath;
 use crate::platform::Platform;
 
+/// How long to wait for the task of a dropped predecessor, each time.
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(1);
+
 /// How many requests an endpoint works on, and how many may wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -79,8 +82,14 @@ pub(crate) struct Plan {
 
 impl Server {
     /// Subscribes and serves: when it resolves, requests are routed to it.
-    pub(crate) async fn start(plan: Plan, service: Arc<Service>, spec: EndpointSpec) -> Result<Self> {
-        let requests = service.add(spec.clone()).await?;
+    pub(crate) async fn start(plan: Plan, service: &Service, spec: EndpointSpec) -> Result<Self> {
+        let requests = loop {
+            match service.add(spec.clone()).await {
+                // The claim is ours: this is a dropped predecessor, whose task is about to end.
+                Err(Error::AlreadyExists { .. }) => tokio::time::sleep(PREDECESSOR_PAUSE).await,
+                added => break added?,
+            }
+        };
         let abandon = CancellationToken::new();
         let shared = Arc::new(Shared {
             name: plan.endpoint.to_string().into(),
@@ -97,8 +106,7 @@ impl Server {
             codec: plan.codec,
             limits: plan.limits,
         });
-        let serving = serve(shared.clone(), service, spec, requests);
-        let task = shared.platform.spawn("endpoint", serving);
+        let task = shared.platform.spawn("endpoint", serve(shared.clone(), requests));
         Ok(Self { shared, task, _abandon: abandon.drop_guard() })
     }
 
@@ -139,7 +147,7 @@ impl Server {
     }
 }
 
-async fn serve(shared: Arc<Shared>, service: Arc<Service>, spec: EndpointSpec, mut requests: Requests) {
+async fn serve(shared: Arc<Shared>, mut requests: Requests) {
     let mut stopping = false;
     loop {
         let message = tokio::select! {
@@ -159,28 +167,23 @@ async fn serve(shared: Arc<Shared>, service: Arc<Service>, spec: EndpointSpec, m
             _ if stopping => return,
             None | Some(Err(_)) => {
                 tracing::warn!(endpoint = %shared.name, "the subscription broke; it is opened anew");
-                drop(requests);
-                match reopen(&shared, &service, &spec).await {
-                    Some(anew) => requests = anew,
-                    None => return,
+                tokio::select! {
+                    biased;
+                    () = shared.stop.cancelled() => return,
+                    () = reopen(&mut requests) => {}
                 }
             }
         }
     }
 }
 
-/// Subscribes again, for as long as it takes; `None` once the endpoint stops.
-async fn reopen(shared: &Shared, service: &Service, spec: &EndpointSpec) -> Option<Requests> {
+/// Subscribes again, for as long as it takes.
+async fn reopen(requests: &mut Requests) {
     let mut pause = Duration::from_millis(50);
-    loop {
-        if let Ok(requests) = service.add(spec.clone()).await {
-            return Some(requests);
-        }
-        tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return None,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(1)),
-        }
+    while let Err(error) = requests.reopen().await {
+        tracing::debug!(%error, "the subscription cannot be opened yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 

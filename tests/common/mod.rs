@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+pub(crate) mod slow;
+
 use std::sync::Arc;
 use std::time::Duration;
 

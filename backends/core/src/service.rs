@@ -27,6 +27,9 @@ use crate::{
     Subscription, Task,
 };
 
+/// Between two attempts to open a service's own subscriptions anew.
+const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(1);
+
 /// A service's name: 1 to 200 of `A-Z a-z 0-9 _ -`, as the NATS micro protocol has it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Arc<str>);
@@ -207,9 +210,9 @@ impl Service {
         let mut questions = Vec::new();
         for verb in Verb::ALL {
             for subject in verb.subjects(&spec)? {
-                let subscriber =
-                    messaging.subscribe(Subscription::new(subject).with_messages_max(1024)).await?;
-                questions.push(subscriber.map(move |message| (verb, message)).boxed());
+                let subscription = Subscription::new(subject).with_messages_max(1024);
+                let messages = resubscribing(messaging.clone(), subscription).await?;
+                questions.push(messages.map(move |message| (verb, message)).boxed());
             }
         }
         let started = protocol::rfc3339(environment.wall_time());
@@ -229,8 +232,8 @@ impl Service {
         let mut subscription =
             Subscription::new(Pattern::from(&spec.subject)).with_messages_max(spec.messages_max);
         subscription.queue = spec.queue;
-        let subscriber = self.shared.messaging.subscribe(subscription).await?;
-        Ok(Requests { subscriber, stats, listing })
+        let subscriber = self.shared.messaging.subscribe(subscription.clone()).await?;
+        Ok(Requests { subscriber, subscription, stats, listing })
     }
 
     fn list(&self, spec: EndpointSpec, stats: &Arc<EndpointStats>) -> Result<Listing> {
@@ -310,10 +313,36 @@ impl Endpoints {
     }
 }
 
-async fn monitor(shared: Arc<Shared>, questions: Vec<stream::BoxStream<'static, (Verb, Result<Message>)>>) {
+/// The messages of a subscription that is opened anew whenever it breaks, until its handle is closed.
+async fn resubscribing(
+    messaging: Arc<dyn Messaging>,
+    subscription: Subscription,
+) -> Result<impl Stream<Item = Message>> {
+    let first = messaging.subscribe(subscription.clone()).await?;
+    Ok(stream::unfold((messaging, subscription, first), |(messaging, subscription, mut subscriber)| async {
+        let message = loop {
+            match subscriber.next().await? {
+                Ok(message) => break message,
+                Err(Error::Lagged { .. }) => {}
+                Err(error) => {
+                    tracing::debug!(pattern = %subscription.pattern, %error, "a service's subscription broke");
+                    subscriber = loop {
+                        match messaging.subscribe(subscription.clone()).await {
+                            Ok(anew) => break anew,
+                            Err(_) => tokio::time::sleep(RESUBSCRIBE_PAUSE).await,
+                        }
+                    };
+                }
+            }
+        };
+        Some((message, (messaging, subscription, subscriber)))
+    }))
+}
+
+async fn monitor(shared: Arc<Shared>, questions: Vec<stream::BoxStream<'static, (Verb, Message)>>) {
     let mut questions = stream::select_all(questions);
     while let Some((verb, message)) = questions.next().await {
-        let Ok(Message { reply: Some(reply), .. }) = message else { continue };
+        let Message { reply: Some(reply), .. } = message else { continue };
         let answer = protocol::answer(verb, &shared.report());
         if let Err(error) = shared.messaging.publish(Message::new(reply, answer)).await {
             tracing::warn!(service = %shared.spec.name, %error, "could not answer for a service");
@@ -325,6 +354,7 @@ async fn monitor(shared: Arc<Shared>, questions: Vec<stream::BoxStream<'static, 
 /// the service's list.
 pub struct Requests {
     subscriber: Subscriber,
+    subscription: Subscription,
     stats: Arc<EndpointStats>,
     listing: Listing,
 }
@@ -333,6 +363,16 @@ impl Requests {
     /// The counters of this endpoint; [`EndpointStats::begin`] counts a request.
     pub fn stats(&self) -> &Arc<EndpointStats> {
         &self.stats
+    }
+
+    /// Subscribes again after the stream ended in an error. The endpoint stays on the list, and its counters go
+    /// on. Cancel-safe; may be tried again.
+    ///
+    /// # Errors
+    /// Those of [`Messaging::subscribe`].
+    pub async fn reopen(&mut self) -> Result<()> {
+        self.subscriber = self.listing.shared.messaging.subscribe(self.subscription.clone()).await?;
+        Ok(())
     }
 
     /// Unsubscribes; what was already accepted is still yielded, then the stream ends.
