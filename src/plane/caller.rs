@@ -64,7 +64,8 @@ impl Caller {
         let inbox_per_call = platform.messaging_can.wildcards;
         let pattern =
             if inbox_per_call { Pattern::new(format!("{inbox}.*"))? } else { Pattern::from(&inbox) };
-        let subscriber = platform.messaging.subscribe(Subscription::new(pattern)).await?;
+        let subscribing = platform.messaging.subscribe(Subscription::new(pattern));
+        let subscriber = platform.within("opening the inbox", subscribing).await?;
         let (outbox, controls) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             platform: platform.clone(),
@@ -374,7 +375,8 @@ async fn reopen(shared: &Shared, broken: Subscriber) -> Subscriber {
     let mut pause = Duration::from_millis(50);
     loop {
         let pattern = Pattern::new(&pattern).expect("it was a pattern when the inbox was opened first");
-        match shared.platform.messaging.subscribe(Subscription::new(pattern)).await {
+        let subscribing = shared.platform.messaging.subscribe(Subscription::new(pattern));
+        match shared.platform.within("opening the inbox", subscribing).await {
             Ok(subscriber) => return subscriber,
             Err(error) => tracing::debug!(%error, "the inbox cannot be opened yet"),
         }
