@@ -69,10 +69,8 @@ impl<T> Events<T> {
         // Held while publishing: numbers go out in their order.
         let mut published = publisher.lock().await;
         let number = *published + 1;
-        let headers = wire::headers([
-            (PUBLISHER, format!("{:x}", self.runtime.instance_id())),
-            (SEQUENCE, number.to_string()),
-        ]);
+        let mut headers = wire::headers([(SEQUENCE, number)]);
+        headers.append(PUBLISHER, format!("{:x}", self.runtime.instance_id()))?;
         let message = Message::new(subject, payload).with_headers(headers);
         let sent = self.runtime.platform().messaging.publish(message).await;
         // A number that may have gone out is never used again; a gap of one is then reported, which is true.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use slipring_bench::usage::{Machine, Usage, rss_peak_kib};
 use tokio::task::JoinSet;
 
 use crate::args::Args;
-use crate::usage::{Machine, Usage, rss_peak_kib};
 
 /// What one request brought back.
 #[derive(Clone, Copy, Debug, Default)]

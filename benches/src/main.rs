@@ -3,7 +3,6 @@
 
 mod args;
 mod load;
-mod usage;
 mod variants;
 
 use clap::Parser;

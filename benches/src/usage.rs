@@ -8,39 +8,45 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// CPU time that a process has used.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
-    pub(crate) user_s: f64,
-    pub(crate) system_s: f64,
+pub struct Usage {
+    /// In its own code, in seconds.
+    pub user_s: f64,
+    /// In the kernel, in seconds.
+    pub system_s: f64,
 }
 
 impl Usage {
-    pub(crate) fn of(pid: u32) -> Self {
+    /// What this process has used so far.
+    pub fn of(pid: u32) -> Self {
         let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // The name in the second field may hold spaces; the last `)` ends it.
         let fields = ticks(stat.rsplit_once(')').map_or("", |(_, rest)| rest));
         Self { user_s: at(&fields, 11), system_s: at(&fields, 12) }
     }
 
-    pub(crate) fn since(self, earlier: Self) -> Self {
+    /// What was used after an earlier look.
+    pub fn since(self, earlier: Self) -> Self {
         Self { user_s: self.user_s - earlier.user_s, system_s: self.system_s - earlier.system_s }
     }
 
-    pub(crate) fn total(self) -> f64 {
+    /// Both together, in seconds.
+    pub fn total(self) -> f64 {
         self.user_s + self.system_s
     }
 }
 
 /// Seconds since boot, over all CPUs.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Busy for anybody: user, nice, system, interrupts.
-    pub(crate) busy_s: f64,
+    pub busy_s: f64,
     /// Stolen by the hypervisor.
-    pub(crate) stolen_s: f64,
+    pub stolen_s: f64,
 }
 
 impl Machine {
-    pub(crate) fn now() -> Self {
+    /// Up to now.
+    pub fn now() -> Self {
         let stat = read_to_string("/proc/stat").unwrap_or_default();
         let fields = ticks(stat.lines().next().and_then(|line| line.strip_prefix("cpu")).unwrap_or_default());
         let busy_s = [0, 1, 2, 5, 6].map(|index| at(&fields, index)).iter().sum();
@@ -49,10 +55,19 @@ impl Machine {
 }
 
 /// The most memory that a process has held, in KiB.
-pub(crate) fn rss_peak_kib(pid: u32) -> u64 {
+pub fn rss_peak_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmHWM:")
+}
+
+/// The memory that a process holds now, in KiB.
+pub fn rss_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmRSS:")
+}
+
+fn status_kib(pid: u32, field: &str) -> u64 {
     let status = read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
-    peak.and_then(|kib| kib.trim().parse().ok()).unwrap_or_default()
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_suffix("kB"));
+    line.and_then(|kib| kib.trim().parse().ok()).unwrap_or_default()
 }
 
 fn ticks(fields: &str) -> Vec<f64> {
@@ -72,7 +87,7 @@ mod tests {
     fn this_process_is_seen() {
         let pid = std::process::id();
         let (machine, before) = (Machine::now(), Usage::of(pid));
-        assert!(rss_peak_kib(pid) > 100);
+        assert!(rss_peak_kib(pid) >= rss_kib(pid) && rss_kib(pid) > 100);
         while Usage::of(pid).since(before).total() < 0.02 {}
         assert!(Machine::now().busy_s > machine.busy_s);
     }

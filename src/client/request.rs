@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slipring_core::{Effect, Error, Fact, Headers, Result};
+use slipring_core::{Effect, Error, Fact, Result};
 use tokio::time::Instant;
 
 use super::responses::{Ended, Limits, Reply};
@@ -224,8 +224,8 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     ) -> Result<Reply> {
         let platform = self.client.runtime.platform();
         let remaining = limits.deadline.saturating_duration_since(Instant::now());
-        let mut headers = Headers::with_capacity(4);
-        headers.append(wire::DEADLINE, remaining.as_millis().to_string())?;
+        let millis = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+        let mut headers = wire::headers([(wire::DEADLINE, millis)]);
         let trace = self.metadata.trace.as_ref().map(|trace| trace.hop(&*platform.environment));
         Metadata { trace, ..self.metadata.clone() }.write(&mut headers)?;
         let busy = instance.standing().begin();

@@ -110,8 +110,8 @@ impl Caller {
         let shared = &self.shared;
         let subject = routable(&instance)?.clone();
         let window = shared.platform.settings.stream_items_max;
-        headers.append(wire::CALL, number.to_string())?;
-        headers.append(wire::CREDIT, window.to_string())?;
+        headers.append_number(wire::CALL, number)?;
+        headers.append_number(wire::CREDIT, window)?;
         let mut request = Message::new(subject, payload).with_reply(shared.reply(number)?);
         request.headers = headers;
         let slot = Slot::new(number, instance, watcher, window);
@@ -152,11 +152,7 @@ impl Shared {
     }
 
     fn reply(&self, number: u64) -> Result<Subject> {
-        if self.inbox_per_call {
-            Subject::new(format!("{}.{number}", self.inbox))
-        } else {
-            Ok(self.inbox.clone())
-        }
+        if self.inbox_per_call { self.inbox.numbered(number) } else { Ok(self.inbox.clone()) }
     }
 
     fn wake_sweeper(&self) {
@@ -168,11 +164,8 @@ impl Shared {
     /// Queues a control message; the sweeper sends it.
     fn control(&self, control: Control, instance: &Instance, number: u64, credit: u64) {
         let Ok(subject) = routable(instance) else { return };
-        let headers = wire::headers([
-            (wire::CALL, number.to_string()),
-            (wire::CONTROL, control.name().to_owned()),
-            (wire::CREDIT, credit.to_string()),
-        ]);
+        let mut headers = wire::headers([(wire::CALL, number), (wire::CREDIT, credit)]);
+        headers.append(wire::CONTROL, control.name()).expect("our own names and words are legal");
         let Ok(reply) = self.reply(number) else { return };
         let message = Message::new(subject.clone(), Bytes::new()).with_reply(reply).with_headers(headers);
         // The receiver lives as long as the sweeper; after that there is nobody to tell.

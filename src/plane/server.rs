@@ -417,14 +417,14 @@ impl Answers {
         let headers = match self.call {
             // Plain and whole: what any client expects.
             None if last => Headers::new(),
-            None => wire::headers([(wire::ITEM, number.to_string())]),
+            None => wire::headers([(wire::ITEM, number)]),
             Some(call) if last => wire::headers([
-                (wire::CALL, call.to_string()),
-                (wire::ITEM, number.to_string()),
-                (wire::END, number.to_string()),
+                (wire::CALL, call),
+                (wire::ITEM, number),
+                (wire::END, number),
                 (wire::LOAD, self.load()),
             ]),
-            Some(call) => wire::headers([(wire::CALL, call.to_string()), (wire::ITEM, number.to_string())]),
+            Some(call) => wire::headers([(wire::CALL, call), (wire::ITEM, number)]),
         };
         self.publish(payload, headers).await.map_err(|error| error.raise(Effect::Applied))?;
         self.sent = number;
@@ -432,15 +432,16 @@ impl Answers {
     }
 
     async fn end(&self) -> Result<()> {
-        let mut headers = wire::headers([(wire::END, self.sent.to_string()), (wire::LOAD, self.load())]);
+        let mut headers = wire::headers([(wire::END, self.sent), (wire::LOAD, self.load())]);
         self.name_call(&mut headers)?;
         self.publish(Bytes::new(), headers).await
     }
 
     async fn alive(&self, alive: bool) {
         let answer = if alive { "yes" } else { "no" };
-        let mut headers = wire::headers([(wire::ALIVE, answer.to_owned()), (wire::LOAD, self.load())]);
-        let sent = match self.name_call(&mut headers) {
+        let mut headers = wire::headers([(wire::LOAD, self.load())]);
+        let named = headers.append(wire::ALIVE, answer).and_then(|()| self.name_call(&mut headers));
+        let sent = match named {
             Ok(()) => self.publish(Bytes::new(), headers).await,
             Err(error) => Err(error),
         };
@@ -451,14 +452,14 @@ impl Answers {
 
     /// Sends the error. If that fails too, the caller finds out by asking.
     async fn fail(&self, error: &Error) {
-        let mut headers = wire::headers([(wire::ERROR, error.code().to_owned()), (wire::LOAD, self.load())]);
-        let named = match self.call {
+        let mut headers = wire::headers([(wire::LOAD, self.load())]);
+        let named = headers.append(wire::ERROR, error.code()).and_then(|()| match self.call {
             Some(_) => self.name_call(&mut headers),
             // As clients of NATS services expect it.
             None => headers
-                .append("Nats-Service-Error", error.to_string().replace(['\r', '\n'], " "))
+                .append("Nats-Service-Error", error.to_string().replace(['\r', '\n'], " ").trim())
                 .and_then(|()| headers.append("Nats-Service-Error-Code", "500")),
-        };
+        });
         let sent = match named {
             Ok(()) => self.publish(wire::encode_failure(error).into(), headers).await,
             Err(error) => Err(error),
@@ -471,13 +472,13 @@ impl Answers {
     fn name_call(&self, headers: &mut Headers) -> Result<()> {
         match self.call {
             None => Ok(()),
-            Some(call) => headers.append(wire::CALL, call.to_string()),
+            Some(call) => headers.append_number(wire::CALL, call),
         }
     }
 
     /// How many requests are in flight beside this one.
-    fn load(&self) -> String {
-        self.stats.in_flight().saturating_sub(1).to_string()
+    fn load(&self) -> u64 {
+        self.stats.in_flight().saturating_sub(1)
     }
 
     async fn publish(&self, payload: Bytes, headers: Headers) -> Result<()> {

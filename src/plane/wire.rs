@@ -108,11 +108,11 @@ pub(crate) fn number(headers: &Headers, name: &'static str) -> Result<Option<u64
     text.parse().map(Some).map_err(|_| Error::invalid(name, text, "allowed: a decimal number below 2^64"))
 }
 
-/// Headers of our own making: their names and values need no check.
-pub(crate) fn headers<const N: usize>(own: [(&'static str, String); N]) -> Headers {
+/// Headers of our own that hold numbers, with room for two more.
+pub(crate) fn headers<const N: usize>(numbers: [(&'static str, u64); N]) -> Headers {
     let mut headers = Headers::with_capacity(N + 2);
-    for (name, value) in own {
-        headers.append(name, value).expect("our own header names and numbers are legal");
+    for (name, number) in numbers {
+        headers.append_number(name, number).expect("our own names are legal");
     }
     headers
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use crate::{LeaseId, Result, Revision};
 
@@ -152,15 +152,19 @@ pub enum TaskEnd {
 pub struct Task {
     name: &'static str,
     abort: Option<AbortHandle>,
-    end: watch::Receiver<Option<TaskEnd>>,
+    told: oneshot::Receiver<TaskEnd>,
+    end: Option<TaskEnd>,
 }
 
 impl Task {
     /// Makes a task of a future: a handle, and the future to run wherever the environment runs things.
-    #[expect(clippy::disallowed_methods, reason = "there is one receiver, so there is no order")]
-    pub fn new(name: &'static str, task: BoxFuture<'static, ()>) -> (Self, BoxFuture<'static, ()>) {
+    pub fn new(
+        name: &'static str,
+        task: BoxFuture<'static, ()>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (abort, registration) = AbortHandle::new_pair();
-        let (told, end) = watch::channel(None);
+        let (tell, told) = oneshot::channel();
+        let mut tell = Tell(Some(tell));
         let guarded = Abortable::new(AssertUnwindSafe(task).catch_unwind(), registration);
         let run = async move {
             let end = match guarded.await {
@@ -172,9 +176,9 @@ impl Task {
                 }
                 Err(_) => TaskEnd::Aborted,
             };
-            told.send_replace(Some(end));
+            tell.end(end);
         };
-        (Self { name, abort: Some(abort), end }, Box::pin(run))
+        (Self { name, abort: Some(abort), told, end: None }, run)
     }
 
     /// The name it was started under.
@@ -196,16 +200,34 @@ impl Task {
 
     /// Is it over?
     pub fn is_finished(&self) -> bool {
-        self.end.borrow().is_some() || self.end.has_changed().is_err()
+        self.end.is_some() || !self.told.is_empty()
     }
 
     /// Waits for its end. Cancel-safe; may be called again.
     pub async fn end(&mut self) -> TaskEnd {
-        match self.end.wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or(TaskEnd::Aborted),
-            // Whoever ran it dropped it.
-            Err(_) => TaskEnd::Aborted,
+        if let Some(end) = &self.end {
+            return end.clone();
         }
+        let end = (&mut self.told).await.unwrap_or(TaskEnd::Aborted);
+        self.end.insert(end).clone()
+    }
+}
+
+/// Tells a task's handle how the task ended. Whoever runs a task may also just drop it.
+struct Tell(Option<oneshot::Sender<TaskEnd>>);
+
+impl Tell {
+    fn end(&mut self, end: TaskEnd) {
+        if let Some(tell) = self.0.take() {
+            // Without a handle nobody wants to know.
+            let _ = tell.send(end);
+        }
+    }
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        self.end(TaskEnd::Aborted);
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) fn check(
         let problem = format!("{character:?} is not allowed; allowed: {allowed}");
         return Err(reject_at(what, input, position, problem));
     }
+    check_length(what, input, bytes_max)
+}
+
+/// Checks the length alone.
+pub(crate) fn check_length(what: &'static str, input: &str, bytes_max: usize) -> Result<()> {
     if input.len() > bytes_max {
         let problem = format!("it has {} bytes; allowed: at most {bytes_max}", input.len());
         return Err(reject_at(what, input, bytes_max, problem));

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::key::text;
-use crate::parse::{check, reject_at};
+use crate::parse::{check, check_length, reject_at};
 use crate::{Error, Result};
 
 const ALLOWED: &str = "tokens of visible characters, joined by single dots";
@@ -29,6 +29,18 @@ impl Subject {
             let problem = format!("the wildcard {token:?} is for patterns; allowed: {ALLOWED}");
             return Err(reject_at("subject", text, position, problem));
         }
+        Ok(Self(text.into()))
+    }
+
+    /// This subject with a number as one more token: what tells many answers at one inbox apart. Costs less
+    /// than parsing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if that is too long.
+    pub fn numbered(&self, number: u64) -> Result<Self> {
+        // A dot and digits need no check.
+        let text = [&*self.0, itoa::Buffer::new().format(number)].join(".");
+        check_length("subject", &text, Self::BYTES_MAX)?;
         Ok(Self(text.into()))
     }
 
@@ -181,6 +193,17 @@ mod tests {
         ] {
             let matches = Pattern::new(pattern).unwrap().matches(&Subject::new(subject).unwrap());
             assert_eq!(matches, expected, "{pattern} {subject}");
+        }
+    }
+
+    /// A numbered subject is the one that parsing gives, and is refused where parsing refuses it.
+    #[test]
+    fn numbered_subjects_are_subjects() {
+        for length in [1, 234, 235, 253, 254] {
+            let subject = Subject::new("s".repeat(length)).unwrap();
+            for number in [0, 7, u64::MAX] {
+                assert_eq!(subject.numbered(number), Subject::new(format!("{subject}.{number}")));
+            }
         }
     }
 

@@ -64,9 +64,11 @@ impl SharedBus {
         let mut state = self.lock();
         let State { bus, wakers, readable } = &mut *state;
         let result = change(bus, readable);
-        let woken: Vec<_> = readable.drain(..).filter_map(|id| wakers.remove(&id)).collect();
+        // Mostly there is one at most, which needs no list.
+        let mut woken = readable.drain(..).filter_map(|id| wakers.remove(&id));
+        let (first, others) = (woken.next(), woken.collect::<Vec<_>>());
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        first.into_iter().chain(others).for_each(Waker::wake);
         result
     }
 

@@ -149,8 +149,9 @@ fn remove_sorted(ids: &mut Vec<SubscriptionId>, id: SubscriptionId) {
 }
 
 fn first_token(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('.') {
-        Some((token, rest)) => (token, Some(rest)),
+    // Faster than a search for a character, which is made for longer texts.
+    match text.bytes().position(|byte| byte == b'.') {
+        Some(dot) => (&text[..dot], Some(&text[dot + 1..])),
         None => (text, None),
     }
 }
