@@ -1,12 +1,9 @@
 //! Which instance a call goes to.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::collections::BTreeMap;
 use std::future::pending;
 
-use faulty::{WORK, register_dead, runtime, runtime_on, seconds, who, worker};
+use crate::common::{WORK, register_dead, runtime, runtime_on, seconds, who, worker};
 use slipring::{Client, Context, DistributedRuntime, Fault, HealthCheck, MemoryWorld, Routing, Serving};
 use slipring_sim::World;
 use tokio::task::JoinSet;

@@ -1,12 +1,9 @@
 //! What is tried again, and what never is.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use faulty::{Lossy, WORK, register_dead, runtime, seconds, who, worker};
+use crate::common::{Lossy, WORK, register_dead, runtime, seconds, who, worker};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use slipring::{Client, Context, DistributedRuntime, Effect, Error, Fault, MemoryWorld, Serving};

@@ -1,12 +1,9 @@
 //! The component model on backends that can do as little as is allowed.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{eventually, linked, records, runtime};
+use crate::common::{eventually, linked, records, runtime};
 use futures_util::{StreamExt, stream};
 use slipring::{Client, Context, DistributedRuntime, Fault, HealthCheck, LeaseState, MemoryWorld, Settings};
 use slipring_core::{

@@ -1,13 +1,10 @@
 //! What is dropped half-way, and what is dropped whole: nothing is left of it.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use common::{echo, eventually, records, runtime, slow};
+use crate::common::{echo, eventually, records, runtime, slow};
 use futures_util::{FutureExt, StreamExt, stream};
 use slipring::{Client, Context, DistributedRuntime, Fault, MemoryWorld, Settings, SystemEnvironment};
 use slipring_core::{BoxFuture, ByteStream, Environment, Fact, Listener, Result, Task, async_trait};

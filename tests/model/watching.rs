@@ -1,12 +1,9 @@
 //! How a client sees the instances of its endpoint.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use faulty::{Logged, WORK, register_dead, runtime, runtime_on, seconds, who, worker};
+use crate::common::{Logged, WORK, register_dead, runtime, runtime_on, seconds, who, worker};
 use futures_util::FutureExt;
 use slipring::record::Record;
 use slipring::{

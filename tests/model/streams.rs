@@ -1,12 +1,9 @@
 //! Responses of any number of items, over a broker that may lose messages.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use faulty::{Lossy, WORK, runtime, seconds};
+use crate::common::{Lossy, WORK, runtime, seconds};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use slipring::codec::Codec;

@@ -1,13 +1,10 @@
 //! Serving: plain requests, faults, limits, statistics, health.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{echo, eventually, linked, records, runtime, runtime_with, settings, who};
+use crate::common::{echo, eventually, linked, records, runtime, runtime_with, serve_id, settings};
 use futures_util::future::{join_all, pending};
 use futures_util::{StreamExt, stream};
 use slipring::{
@@ -253,11 +250,11 @@ async fn u5038_routing_prefers_ready_instances() {
     let world = MemoryWorld::new();
     let (one, two, caller) = (runtime(&world).await, runtime(&world).await, runtime(&world).await);
     let ill = HealthCheck::new(|| async { Err(Fault::new("ill", "always")) });
-    let _unready = who(&one.endpoint("a/b/c").unwrap()).health(ill).await.unwrap();
+    let _unready = serve_id(&one.endpoint("a/b/c").unwrap()).health(ill).await.unwrap();
     let client: Client<(), u64> = caller.endpoint("a/b/c").unwrap().client().await.unwrap();
     client.instances().wait_until(|all| all.len() == 1).await;
     assert_eq!(client.call(&()).await.unwrap(), one.instance_id());
-    let ready = who(&two.endpoint("a/b/c").unwrap()).await.unwrap();
+    let ready = serve_id(&two.endpoint("a/b/c").unwrap()).await.unwrap();
     client.wait_for_instances(1, SECOND).await.unwrap();
     for routing in [
         Routing::RoundRobin,
@@ -395,7 +392,7 @@ async fn a_refusing_handler_sends_the_caller_elsewhere() {
     let (full, free) = (runtime(&world).await, runtime(&world).await);
     let refuse = |(): (), _: Context| async { Err::<u64, _>(Fault::refuse(Error::overloaded("this one"))) };
     let _full = full.endpoint("a/b/c").unwrap().serve_unary(refuse).await.unwrap();
-    let _free = who(&free.endpoint("a/b/c").unwrap()).await.unwrap();
+    let _free = serve_id(&free.endpoint("a/b/c").unwrap()).await.unwrap();
     let client: Client<(), u64> = free.endpoint("a/b/c").unwrap().client().await.unwrap();
     client.wait_for_instances(2, SECOND).await.unwrap();
     for _ in 0..4 {

@@ -1,14 +1,11 @@
 //! When calls end, and what travels along with them.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use faulty::{WORK, runtime, seconds};
+use crate::common::{WORK, register_dead, runtime, seconds};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use slipring::{
@@ -109,7 +106,7 @@ async fn a_deadline_holds_against_a_worker_that_ignores_it() {
     let world = MemoryWorld::new();
     let caller = runtime(&world).await;
     let endpoint = caller.endpoint(WORK).unwrap();
-    faulty::register_dead(&world, &endpoint, 7).await;
+    register_dead(&world, &endpoint, 7).await;
     let foreign = world.messaging();
     let subject = endpoint.path().instance(7).subject();
     let mut requests = foreign.subscribe(Subscription::new(subject)).await.unwrap();

@@ -1,16 +1,16 @@
 //! What several test files need.
-#![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod faulty;
 pub(crate) mod slow;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use faulty::{Logged, Lossy};
 use slipring::record::Record;
-use slipring::{Context, DistributedRuntime, Endpoint, MemoryWorld, Serve, Settings};
-use slipring_core::{Discovery, Messaging};
-use slipring_sim::Link;
+use slipring::{Context, DistributedRuntime, Endpoint, Fault, MemoryWorld, Serve, Serving, Settings};
+use slipring_core::{Discovery, DiscoveryExt, LeaseId, Messaging, Result, Revision};
+use slipring_sim::{Link, Node};
 use tokio::time::Instant;
 
 /// A runtime with the default settings.
@@ -48,7 +48,7 @@ pub(crate) fn echo(endpoint: &Endpoint) -> Serve {
 }
 
 /// Serves its instance id.
-pub(crate) fn who(endpoint: &Endpoint) -> Serve {
+pub(crate) fn serve_id(endpoint: &Endpoint) -> Serve {
     endpoint.serve_unary(|(): (), context: Context| async move { Ok(context.instance()) })
 }
 
@@ -65,4 +65,38 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
         assert!(Instant::now() < limit, "it never happens: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The endpoint that most tests serve and call.
+pub(crate) const WORK: &str = "fleet/worker/work";
+
+/// That many seconds.
+pub(crate) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A runtime on a node of a simulation, with defaults.
+pub(crate) async fn runtime_on(node: &Node) -> DistributedRuntime {
+    let builder = DistributedRuntime::builder().discovery(node.discovery()).messaging(node.messaging());
+    builder.environment(node.environment()).build().await.unwrap()
+}
+
+/// A runtime of its own that serves [`WORK`]: it answers with the id of its instance.
+pub(crate) async fn worker(world: &MemoryWorld) -> (DistributedRuntime, Serving) {
+    let runtime = runtime(world).await;
+    let serving = runtime.endpoint(WORK).unwrap().serve_unary(who).await.unwrap();
+    (runtime, serving)
+}
+
+/// Answers with the id of its instance.
+pub(crate) async fn who(_: (), cx: Context) -> Result<u64, Fault> {
+    Ok(cx.instance())
+}
+
+/// Registers an instance that nobody serves, for ever.
+pub(crate) async fn register_dead(world: &MemoryWorld, endpoint: &Endpoint, id: u64) -> Revision {
+    let path = endpoint.path().instance(id);
+    let record = Record::new(path.clone(), LeaseId(id));
+    let record = record.with_transport(Record::BROKER, path.subject().as_str());
+    world.discovery().put(path.key(), record.encode(), None).await.unwrap()
 }

@@ -1,13 +1,10 @@
 //! Restarts under load.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use faulty::{WORK, runtime, seconds};
+use crate::common::{WORK, runtime, seconds};
 use futures_util::{StreamExt, stream};
 use slipring::{Client, Context, DistributedRuntime, MemoryWorld, Serving};
 use tokio::task::JoinSet;

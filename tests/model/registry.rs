@@ -1,12 +1,9 @@
 //! What a runtime has one of, and how it is created, shared and freed.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{echo, eventually, records, runtime, slow};
+use crate::common::{echo, eventually, records, runtime, slow};
 use futures_util::future::{join_all, try_join_all};
 use slipring::{Client, MemoryWorld};
 use slipring_core::Messaging;

@@ -1,58 +1,13 @@
-//! Runtimes on shared worlds, and backends that lose messages or say what was asked of them.
-#![allow(dead_code, reason = "each file of tests uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test may")]
+//! Backends that lose messages, or say what was asked of them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use slipring::record::Record;
-use slipring::{Context, DistributedRuntime, Endpoint, Fault, MemoryWorld, Serving};
 use slipring_core::{
-    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Lease, LeaseId, Message, Messaging,
-    MessagingCapabilities, Range, Result, Revision, Snapshot, Start, Subscriber, Subscription, Txn, Watch,
-    async_trait,
+    Commit, Discovery, DiscoveryCapabilities, Lease, LeaseId, Message, Messaging, MessagingCapabilities,
+    Range, Result, Snapshot, Start, Subscriber, Subscription, Txn, Watch, async_trait,
 };
-use slipring_sim::Node;
-
-/// The endpoint that most tests serve and call.
-pub(crate) const WORK: &str = "fleet/worker/work";
-
-/// That many seconds.
-pub(crate) fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// A runtime on a world, with defaults.
-pub(crate) async fn runtime(world: &MemoryWorld) -> DistributedRuntime {
-    DistributedRuntime::builder().memory(world).build().await.unwrap()
-}
-
-/// A runtime on a node of a simulation, with defaults.
-pub(crate) async fn runtime_on(node: &Node) -> DistributedRuntime {
-    let builder = DistributedRuntime::builder().discovery(node.discovery()).messaging(node.messaging());
-    builder.environment(node.environment()).build().await.unwrap()
-}
-
-/// A runtime of its own that serves [`WORK`]: it answers with the id of its instance.
-pub(crate) async fn worker(world: &MemoryWorld) -> (DistributedRuntime, Serving) {
-    let runtime = runtime(world).await;
-    let serving = runtime.endpoint(WORK).unwrap().serve_unary(who).await.unwrap();
-    (runtime, serving)
-}
-
-/// Answers with the id of its instance.
-pub(crate) async fn who(_: (), cx: Context) -> Result<u64, Fault> {
-    Ok(cx.instance())
-}
-
-/// Registers an instance that nobody serves, for ever.
-pub(crate) async fn register_dead(world: &MemoryWorld, endpoint: &Endpoint, id: u64) -> Revision {
-    let path = endpoint.path().instance(id);
-    let record = Record::new(path.clone(), LeaseId(id));
-    let record = record.with_transport(Record::BROKER, path.subject().as_str());
-    world.discovery().put(path.key(), record.encode(), None).await.unwrap()
-}
 
 /// A handle of a broker that loses some of what is published through it.
 #[derive(Clone)]

@@ -1,11 +1,8 @@
 //! Names on their way: from text to keys and subjects, to an instance, and out again.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{records, runtime, who};
+use crate::common::{records, runtime, serve_id};
 use slipring::name::Deployment;
 use slipring::{Client, DistributedRuntime, Error, MemoryWorld};
 
@@ -23,7 +20,7 @@ async fn d01_nested_namespaces_are_found() {
     let (worker, caller) = (runtime(&world).await, runtime(&world).await);
     let child = worker.namespace("parent").unwrap().namespace("child").unwrap();
     let endpoint = child.component("worker").unwrap().endpoint("generate").unwrap();
-    let serving = who(&endpoint).await.unwrap();
+    let serving = serve_id(&endpoint).await.unwrap();
     assert_eq!(endpoint.path().component().etcd_path(), "parent.child/components/worker");
     assert!(serving.path().key().as_str().starts_with("parent.child/components/worker/generate:"));
     let found = caller.namespace("parent.child").unwrap().component("worker").unwrap();
@@ -51,7 +48,7 @@ async fn d02_d25_unusual_names_are_reachable_and_removed() {
         "a/b/component",
         "0/0/0",
     ] {
-        let serving = who(&worker.endpoint(reference).unwrap()).await.unwrap();
+        let serving = serve_id(&worker.endpoint(reference).unwrap()).await.unwrap();
         let mut instances =
             caller.endpoint(reference).unwrap().client::<(), u64>().await.unwrap().instances();
         assert_eq!(reaches(&caller, reference).await, worker.instance_id(), "{reference}");
@@ -73,13 +70,13 @@ async fn d25_names_do_not_run_together() {
     let mut served = Vec::new();
     for reference in references {
         let worker = runtime(&world).await;
-        let serving = who(&worker.endpoint(reference).unwrap()).await.unwrap();
+        let serving = serve_id(&worker.endpoint(reference).unwrap()).await.unwrap();
         served.push((reference, worker, serving));
     }
     let together = runtime(&world).await;
     let mut own = Vec::new();
     for reference in references {
-        own.push(who(&together.endpoint(reference).unwrap()).await.unwrap());
+        own.push(serve_id(&together.endpoint(reference).unwrap()).await.unwrap());
     }
     let components: std::collections::BTreeSet<_> =
         own.iter().map(|serving| serving.path().endpoint().component().path()).collect();
@@ -116,9 +113,9 @@ async fn u11144_a_longer_name_is_another_name() {
     let world = MemoryWorld::new();
     let (worker, caller) = (runtime(&world).await, runtime(&world).await);
     let _servings = [
-        who(&worker.endpoint("a/component2/e").unwrap()).await.unwrap(),
-        who(&worker.endpoint("a/comp/e2").unwrap()).await.unwrap(),
-        who(&worker.endpoint("a/comp/e/f").unwrap()).await.unwrap(),
+        serve_id(&worker.endpoint("a/component2/e").unwrap()).await.unwrap(),
+        serve_id(&worker.endpoint("a/comp/e2").unwrap()).await.unwrap(),
+        serve_id(&worker.endpoint("a/comp/e/f").unwrap()).await.unwrap(),
     ];
     let client: Client<(), u64> = caller.endpoint("a/comp/e").unwrap().client().await.unwrap();
     let error = client.request(&()).deadline(SECOND).call().await.unwrap_err();
@@ -137,7 +134,7 @@ async fn deployments_do_not_meet() {
     let all = [deployed("").await, deployed("blue").await, deployed("green").await];
     let mut servings = Vec::new();
     for runtime in &all {
-        servings.push(who(&runtime.endpoint("a/b/c").unwrap()).await.unwrap());
+        servings.push(serve_id(&runtime.endpoint("a/b/c").unwrap()).await.unwrap());
     }
     for runtime in &all {
         let client: Client<(), u64> = runtime.endpoint("a/b/c").unwrap().client().await.unwrap();

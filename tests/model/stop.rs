@@ -1,14 +1,11 @@
 //! Stopping: the order, the bounds, the report, and what a stop must not break.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{echo, eventually, linked, records, runtime, runtime_with, settings, slow};
+use crate::common::{echo, eventually, linked, records, runtime, runtime_with, settings, slow};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt, stream};
 use slipring::{

@@ -1,13 +1,10 @@
 //! Losing leases and records, and getting them back.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{echo, eventually, linked, records, runtime, runtime_with, settings, who};
+use crate::common::{echo, eventually, linked, records, runtime, runtime_with, serve_id, settings};
 use futures_util::{FutureExt, StreamExt, stream};
 use slipring::name::Deployment;
 use slipring::{
@@ -145,7 +142,7 @@ async fn f39_a_store_of_another_time_is_filled_again() {
     let worker = runtime(&world).await;
     let client: Client<(), u64> = worker.endpoint("a/b/c").unwrap().client().await.unwrap();
     let before_record = world.export();
-    let _serving = who(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
+    let _serving = serve_id(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
     world.import(before_record);
     assert_eq!(records(&world), []);
     healed(&world, &worker, 1).await;

@@ -1,12 +1,9 @@
 //! Events of namespaces and components.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use faulty::{Lossy, runtime, runtime_on, seconds};
+use crate::common::{Lossy, runtime, runtime_on, seconds};
 use futures_util::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use slipring::{DistributedRuntime, Effect, Error, EventStream, Events, MemoryWorld, Messaging};

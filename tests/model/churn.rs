@@ -1,14 +1,11 @@
 //! A thousand callers while everything around them starts, stops, hangs, panics and dies.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use crate::common::{WORK, seconds};
 use async_trait::async_trait;
-use faulty::{WORK, seconds};
 use futures_util::{StreamExt, stream};
 use slipring::{Client, Context, Discovery, DistributedRuntime, Error, Fault, Routing, Serving};
 use slipring_core::{BoxFuture, BoxStream, ByteStream, Environment, Fact, LeaseId, Listener, Task};
@@ -262,7 +259,7 @@ async fn churn(
 /// calls ends by its own deadline with a typed outcome, and afterwards nothing is left: no call, no watch, no
 /// subscription, no lease, no task.
 #[tokio::test(start_paused = true)]
-async fn no_call_outlives_its_deadline() {
+async fn u13088_no_call_outlives_its_deadline() {
     let world = World::new(7);
     world.settle().await;
     let baseline = (world.memory().watches(), world.memory().messaging().subscriptions());

@@ -1,14 +1,11 @@
 //! Several runtimes in one process, and one runtime in a busy or a stopped process.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{runtime, runtime_with, settings, who};
+use crate::common::{runtime, runtime_with, serve_id, settings};
 use futures_util::future::join_all;
 use slipring::{Client, Context, Fault, LeaseState, MemoryWorld, Settings};
 use tokio::time::Instant;
@@ -27,7 +24,7 @@ async fn d10_every_runtime_sees_removals() {
         watchers.push((watcher, instances));
     }
     for _ in 0..3 {
-        let serving = who(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
+        let serving = serve_id(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
         for (_, instances) in &mut watchers {
             tokio::time::timeout(SECOND, instances.wait_until(|all| all.len() == 1)).await.unwrap();
         }
@@ -53,7 +50,7 @@ async fn d19_runtimes_keep_their_own_settings() {
     let two = runtime_with(&world, of(3 * SECOND, 50 * SECOND)).await;
     let hang = |(): (), _: Context| pending::<Result<(), Fault>>();
     let _serving = two.endpoint("a/b/hang").unwrap().serve_unary(hang).await.unwrap();
-    let _other = who(&two.endpoint("a/b/who").unwrap()).await.unwrap();
+    let _other = serve_id(&two.endpoint("a/b/who").unwrap()).await.unwrap();
     for (runtime, deadline) in [(&one, SECOND), (&two, 3 * SECOND)] {
         let client: Client<(), ()> = runtime.endpoint("a/b/hang").unwrap().client().await.unwrap();
         let began = Instant::now();
@@ -75,7 +72,7 @@ async fn u7063_many_workers_live_in_one_process() {
     let mut workers = Vec::new();
     for _ in 0..20 {
         let worker = runtime(&world).await;
-        let serving = who(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
+        let serving = serve_id(&worker.endpoint("a/b/c").unwrap()).await.unwrap();
         workers.push((worker, serving));
     }
     let caller = runtime(&world).await;
@@ -135,7 +132,7 @@ fn d14_sigterm_takes_the_ordered_way() {
         return runtime.block_on(until_sigterm());
     }
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "d14_sigterm_takes_the_ordered_way", "--nocapture"])
+        .args(["--exact", "process::d14_sigterm_takes_the_ordered_way", "--nocapture"])
         .env(CHILD, "1")
         .stdout(Stdio::piped())
         .spawn()

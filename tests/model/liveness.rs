@@ -1,14 +1,11 @@
 //! What ends a response, and what does not: the worker's life decides, not its record.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod faulty;
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use faulty::{Lossy, WORK, runtime_on, seconds, who};
+use crate::common::{Lossy, WORK, runtime_on, seconds, who};
 use futures_util::{StreamExt, stream};
 use slipring::{Client, Context, Discovery, DistributedRuntime, Effect, Error, Fault, Responses, Serving};
 use slipring_core::{BoxStream, DiscoveryExt, LeaseId};
