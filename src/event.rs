@@ -72,7 +72,8 @@ impl<T> Events<T> {
         let mut headers = wire::headers([(SEQUENCE, number)]);
         headers.append(PUBLISHER, format!("{:x}", self.runtime.instance_id()))?;
         let message = Message::new(subject, payload).with_headers(headers);
-        let sent = self.runtime.platform().messaging.publish(message).await;
+        let platform = self.runtime.platform();
+        let sent = platform.within("publishing an event", platform.messaging.publish(message)).await;
         // A number that may have gone out is never used again; a gap of one is then reported, which is true.
         if sent.as_ref().map_or_else(|error| error.effect() != slipring_core::Effect::None, |()| true) {
             *published = number;
@@ -90,7 +91,9 @@ impl<T> Events<T> {
     {
         self.runtime.check_open()?;
         let subscription = Subscription::new(Pattern::from(self.subject()));
-        let subscriber = self.runtime.platform().messaging.subscribe(subscription).await?;
+        let platform = self.runtime.platform();
+        let subscribing = platform.messaging.subscribe(subscription);
+        let subscriber = platform.within("subscribing to events", subscribing).await?;
         Ok(EventStream { subscriber, seen: Seen::default(), held: None, event: PhantomData })
     }
 }

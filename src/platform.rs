@@ -51,9 +51,9 @@ impl Platform {
         self.within("reading the store's identity", identity).await
     }
 
-    /// One call to the discovery backend, within the time that one may take.
+    /// One call to a backend, within the time that one may take.
     pub(crate) async fn within<T>(&self, what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
-        within(self.settings.discovery_timeout, what, call).await
+        within(self.settings.backend_timeout, what, call).await
     }
 }
 

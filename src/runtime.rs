@@ -19,7 +19,7 @@ use crate::lifecycle::{LeaseHolder, LeaseState, Outcome, Phases, StopReport};
 use crate::name::{Deployment, Reference};
 use crate::observed::{Observed, Observer};
 use crate::plane::caller::Caller;
-use crate::platform::Platform;
+use crate::platform::{Platform, within};
 use crate::registry::{Registration, Registry};
 use crate::settings::Settings;
 
@@ -121,7 +121,9 @@ impl DistributedRuntime {
     pub async fn inspect(&self, component: &Component, window: Duration) -> Result<Vec<ServiceReport>> {
         let platform = self.platform();
         let inbox = platform.deployment.inbox(platform.environment.random("inspect inbox"));
-        platform.messaging.inspect(inbox, Some(&component.path().micro_name()), window).await
+        let name = component.path().micro_name();
+        let asking = platform.messaging.inspect(inbox, Some(&name), window);
+        within(window + platform.settings.backend_timeout, "asking for statistics", asking).await
     }
 
     /// How many calls of this runtime are under way.
@@ -299,7 +301,7 @@ impl RuntimeBuilder {
             discovery.clone(),
             environment.clone(),
             settings.lease_ttl,
-            settings.discovery_timeout,
+            settings.backend_timeout,
         )
         .await?;
         let lease = Arc::new(lease);

@@ -22,8 +22,8 @@ pub struct Settings {
     pub lease_ttl: Duration,
     /// What happens without a lease. Default: serving goes on.
     pub lease_policy: LeasePolicy,
-    /// How long one call to the discovery backend may take. Default 5 s.
-    pub discovery_timeout: Duration,
+    /// How long one call to a backend may take. Default 5 s.
+    pub backend_timeout: Duration,
     /// How long `serve` waits until the endpoint is subscribed, and then until its record is in the store.
     /// Default 10 s.
     pub register_timeout: Duration,
@@ -59,7 +59,7 @@ impl Default for Settings {
         Self {
             lease_ttl: seconds(10),
             lease_policy: LeasePolicy::default(),
-            discovery_timeout: seconds(5),
+            backend_timeout: seconds(5),
             register_timeout: seconds(10),
             deregister_timeout: seconds(5),
             watcher_grace: Duration::from_millis(250),
@@ -81,7 +81,7 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         let durations = [
             ("lease_ttl", self.lease_ttl),
-            ("discovery_timeout", self.discovery_timeout),
+            ("backend_timeout", self.backend_timeout),
             ("register_timeout", self.register_timeout),
             ("call_deadline", self.call_deadline),
             ("inactivity_max", self.inactivity_max),

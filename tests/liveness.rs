@@ -5,9 +5,10 @@ mod faulty;
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use faulty::{WORK, runtime_on, seconds, who};
+use faulty::{Lossy, WORK, runtime_on, seconds, who};
 use futures_util::{StreamExt, stream};
 use slipring::{Client, Context, Discovery, DistributedRuntime, Effect, Error, Fault, Responses, Serving};
 use slipring_core::{BoxStream, DiscoveryExt, LeaseId};
@@ -300,4 +301,37 @@ async fn others_deaths_are_no_concern() {
     let mut responses = client.request(&30).deadline(seconds(60)).generate().await.unwrap();
     other.crash();
     take(&mut responses, 1..=30).await;
+}
+
+/// While nothing gets through to the broker, what a caller has to say piles up to a bound: calls end by their
+/// deadlines, and afterwards the broker is not flooded.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_silent_broker_is_bounded() {
+    let world = World::new(7);
+    let worker = runtime_on(&world.node("worker")).await;
+    let _serving = worker.endpoint(WORK).unwrap().serve_unary(who).await.unwrap();
+    let (link, node) = (Link::new(), world.node("caller"));
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = sent.clone();
+    let counted = Lossy::new(world.memory().messaging(), move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    });
+    let caller = DistributedRuntime::builder()
+        .discovery(node.discovery())
+        .messaging(link.messaging(Arc::new(counted)))
+        .environment(node.environment());
+    let caller = caller.build().await.unwrap();
+    let client = caller.endpoint(WORK).unwrap().client::<(), u64>().await.unwrap();
+    client.wait_for_instances(1, seconds(5)).await.unwrap();
+    link.silence();
+    let calls = (0..10_000).map(|_| client.request(&()).deadline(seconds(1)).call());
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(answer.unwrap_err().code(), "deadline_exceeded");
+    }
+    link.open();
+    tokio::time::sleep(seconds(5)).await;
+    assert!((1_000..5_000).contains(&sent.load(Ordering::Relaxed)), "{sent:?}");
+    assert_eq!(client.call(&()).await.unwrap(), worker.instance_id());
+    assert_eq!(caller.calls_in_flight(), 0);
 }

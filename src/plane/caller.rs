@@ -25,6 +25,9 @@ use crate::registry::{Instance, Watcher};
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// After so many sweeps without a call the sweeper sleeps until there is one.
 const IDLE_SWEEPS_MAX: u32 = 8;
+/// Control messages that wait to be sent. Beyond that they are dropped, which does no harm: probes and credit
+/// are repeated, and a worker that is not told of the end of a call notices the silence.
+const CONTROLS_MAX: usize = 4096;
 /// How often an instance that was set aside is asked again.
 const ASIDE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -44,7 +47,7 @@ struct Shared {
     aside: Mutex<IndexMap<u64, Aside>>,
     next: AtomicU64,
     /// Control messages to send, from places that cannot wait.
-    outbox: mpsc::UnboundedSender<Message>,
+    outbox: mpsc::Sender<Message>,
     sweeper_sleeps: AtomicBool,
     wake: Notify,
 }
@@ -64,8 +67,9 @@ impl Caller {
         let inbox_per_call = platform.messaging_can.wildcards;
         let pattern =
             if inbox_per_call { Pattern::new(format!("{inbox}.*"))? } else { Pattern::from(&inbox) };
-        let subscriber = platform.messaging.subscribe(Subscription::new(pattern)).await?;
-        let (outbox, controls) = mpsc::unbounded_channel();
+        let subscribing = platform.messaging.subscribe(Subscription::new(pattern));
+        let subscriber = platform.within("opening the inbox", subscribing).await?;
+        let (outbox, controls) = mpsc::channel(CONTROLS_MAX);
         let shared = Arc::new(Shared {
             platform: platform.clone(),
             inbox,
@@ -166,7 +170,7 @@ impl Shared {
         let Ok(reply) = self.reply(number) else { return };
         let message = Message::new(subject.clone(), Bytes::new()).with_reply(reply).with_headers(headers);
         // The receiver lives as long as the sweeper; after that there is nobody to tell.
-        let _ = self.outbox.send(message);
+        let _ = self.outbox.try_send(message);
     }
 
     fn dispatch(&self, message: Message) {
@@ -379,7 +383,8 @@ async fn reopen(shared: &Shared, broken: Subscriber) -> Subscriber {
     let mut pause = Duration::from_millis(50);
     loop {
         let pattern = Pattern::new(&pattern).expect("it was a pattern when the inbox was opened first");
-        match shared.platform.messaging.subscribe(Subscription::new(pattern)).await {
+        let subscribing = shared.platform.messaging.subscribe(Subscription::new(pattern));
+        match shared.platform.within("opening the inbox", subscribing).await {
             Ok(subscriber) => return subscriber,
             Err(error) => tracing::debug!(%error, "the inbox cannot be opened yet"),
         }
@@ -388,7 +393,7 @@ async fn reopen(shared: &Shared, broken: Subscriber) -> Subscriber {
     }
 }
 
-async fn sweep(shared: Arc<Shared>, mut controls: mpsc::UnboundedReceiver<Message>) {
+async fn sweep(shared: Arc<Shared>, mut controls: mpsc::Receiver<Message>) {
     let mut idle = 0;
     let mut next = Instant::now() + SWEEP_INTERVAL;
     loop {

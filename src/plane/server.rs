@@ -475,7 +475,7 @@ impl Answers {
         let mut headers = wire::headers([(wire::LOAD, self.load())]);
         let named = headers.append(wire::ALIVE, answer).and_then(|()| self.name_call(&mut headers));
         let sent = match named {
-            Ok(()) => self.publish(Bytes::new(), headers).await,
+            Ok(()) => self.platform.within("answering", self.publish(Bytes::new(), headers)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = sent {
@@ -494,7 +494,10 @@ impl Answers {
                 .and_then(|()| headers.append("Nats-Service-Error-Code", "500")),
         });
         let sent = match named {
-            Ok(()) => self.publish(wire::encode_failure(error).into(), headers).await,
+            Ok(()) => {
+                let answering = self.publish(wire::encode_failure(error).into(), headers);
+                self.platform.within("answering", answering).await
+            }
             Err(error) => Err(error),
         };
         if let Err(failed) = sent {
