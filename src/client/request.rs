@@ -248,6 +248,9 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
 
     /// An instance to send to; waits for one until the deadline.
     async fn choose(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
+        if let Some(instance) = self.choose_now(tried) {
+            return Ok(instance);
+        }
         let watcher = &self.client.watcher;
         let mut version = watcher.view().observe();
         let mut near = Vec::new();

@@ -105,9 +105,11 @@ impl Reply {
         Poll::Ready(next)
     }
 
-    /// An item came: the silence begins anew.
+    /// An item came: the silence begins anew, if anything follows.
     fn rest(&mut self) {
-        self.timer.as_mut().reset(self.limits.next(Instant::now()));
+        if !self.incoming.is_over() {
+            self.timer.as_mut().reset(self.limits.next(Instant::now()));
+        }
     }
 
     /// The one item of a unary call.

@@ -273,6 +273,11 @@ impl Incoming {
         self.received
     }
 
+    /// Was everything taken, so that nothing follows?
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Has the announced end arrived, whether it was read or not?
     pub(crate) fn is_complete(&self) -> bool {
         self.over || self.slot.is_complete()

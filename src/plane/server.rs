@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, poll};
 use slipring_core::service::{EndpointSpec, EndpointStats, InFlight, Requests, Service};
 use slipring_core::{BoxStream, Effect, Error, Fact, Headers, Message, Result, Subject, Task};
 use tokio::sync::{Notify, Semaphore};
@@ -55,8 +57,8 @@ struct Shared {
     jobs: Mutex<BTreeMap<JobId, Arc<Job>>>,
 }
 
-/// Where its answers go, and the caller's number for it.
-type JobId = (Subject, u64);
+/// The caller's number for it, and where its answers go. In this order, in which few comparisons are of texts.
+type JobId = (u64, Subject);
 
 /// A request that is being worked on.
 struct Job {
@@ -231,7 +233,7 @@ impl Shared {
         // A deadline too far to be told is as good as a year.
         let deadline = now + left.min(Duration::from_secs(365 * 24 * 3600));
         let job = Job {
-            id: answers.call.map(|call| (answers.reply.clone(), call)),
+            id: answers.call.map(|call| (call, answers.reply.clone())),
             cancel: self.abandon.child_token(),
             began: now,
             heard_ms: AtomicU64::new(0),
@@ -250,54 +252,43 @@ impl Shared {
         if let Some(id) = &job.id {
             self.jobs().insert(id.clone(), job.clone());
         }
-        let listed = Listed { shared: self.clone(), job: job.clone() };
         let counted = self.stats.begin();
         let platform = self.platform.clone();
-        platform
-            .spawn("request", async move {
-                self.work(&job, deadline, answers, message, counted).await;
-                drop(listed);
-            })
-            .detach();
+        let listed = Listed { shared: self, job };
+        platform.spawn("request", listed.work(deadline, answers, message, counted)).detach();
     }
 
-    async fn work(
+    /// Works on an answer until it is given, or until nobody can be waiting for it any more.
+    async fn in_time(
         &self,
         job: &Job,
         deadline: Instant,
-        mut answers: Answers,
-        message: Message,
-        counted: InFlight,
-    ) {
-        let context = Context::new(
-            self.endpoint.clone(),
-            self.platform.instance,
-            deadline,
-            job.cancel.clone(),
-            Metadata::read(&message.headers),
-        );
-        let silence_max = job.id.as_ref().map(|_| self.platform.settings.caller_silence_max);
-        let outcome = tokio::select! {
-            biased;
-            () = job.cancel.cancelled() => Err(Error::cancelled(&*self.name, Effect::Unknown)),
-            error = job.overdue(deadline, silence_max) => Err(error),
-            outcome = AssertUnwindSafe(self.answer(job, &mut answers, message.payload, context)).catch_unwind() => {
-                outcome.unwrap_or_else(|panic| Err(panicked(&*panic)))
-            }
-        };
-        if let Err(error) = outcome {
-            // Tasks that the handler started are told that nobody waits any more.
-            job.cancel.cancel();
-            counted.failed(error.to_string());
-            answers.fail(&error).await;
+        mut answering: Pin<&mut impl Future<Output = std::thread::Result<Result<()>>>>,
+    ) -> Result<()> {
+        let mut end = Poll::Pending;
+        // Many answers are given at once: those need neither a timer nor the room for one.
+        if !job.cancel.is_cancelled() && Instant::now() < deadline {
+            end = poll!(&mut answering);
         }
+        let end = match end {
+            Poll::Ready(end) => end,
+            Poll::Pending => tokio::select! {
+                biased;
+                () = job.cancel.cancelled() => return Err(Error::cancelled(&*self.name, Effect::Unknown)),
+                error = Box::pin(job.overdue(deadline, self.platform.settings.caller_silence_max)) => {
+                    return Err(error);
+                }
+                end = answering => end,
+            },
+        };
+        end.unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 
     async fn answer(&self, job: &Job, answers: &mut Answers, payload: Bytes, context: Context) -> Result<()> {
         let _permit = self.permit().await?;
         match self.handler.handle(self.codec, payload, context).await? {
             Output::One(bytes) => answers.item(bytes, true).await,
-            Output::Many(items) => stream(job, answers, items).await,
+            Output::Many(items) => Box::pin(stream(job, answers, items)).await,
         }
     }
 
@@ -312,7 +303,7 @@ impl Shared {
     async fn control(&self, control: Control, message: Message) {
         let Ok(answers) = Answers::to(self, &message) else { return };
         let Some(call) = answers.call else { return };
-        let job = self.jobs().get(&(answers.reply.clone(), call)).cloned();
+        let job = self.jobs().get(&(call, answers.reply.clone())).cloned();
         match (control, job) {
             (Control::Cancel, Some(job)) => job.cancel.cancel(),
             (Control::Cancel, None) => {}
@@ -361,7 +352,9 @@ impl Job {
     }
 
     /// Resolves when nobody can be waiting any more.
-    async fn overdue(&self, deadline: Instant, silence_max: Option<Duration>) -> Error {
+    async fn overdue(&self, deadline: Instant, silence_max: Duration) -> Error {
+        // A plain client says nothing while it waits.
+        let silence_max = self.id.as_ref().map(|_| silence_max);
         loop {
             let heard = self.began + Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
             let silent = silence_max.map(|silence| heard + silence);
@@ -383,6 +376,46 @@ impl Job {
 struct Listed {
     shared: Arc<Shared>,
     job: Arc<Job>,
+}
+
+impl Listed {
+    /// The task of one request. Thousands may run at a time, so it is kept small: what few of them need is
+    /// boxed.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    fn work(
+        self,
+        deadline: Instant,
+        mut answers: Answers,
+        message: Message,
+        counted: InFlight,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let Self { shared, job } = &self;
+            let context = Context::new(
+                shared.endpoint.clone(),
+                shared.platform.instance,
+                deadline,
+                job.cancel.clone(),
+                Metadata::read(&message.headers),
+            );
+            let outcome = shared
+                .in_time(
+                    job,
+                    deadline,
+                    pin!(
+                        AssertUnwindSafe(shared.answer(job, &mut answers, message.payload, context))
+                            .catch_unwind()
+                    ),
+                )
+                .await;
+            if let Err(error) = outcome {
+                // Tasks that the handler started are told that nobody waits any more.
+                job.cancel.cancel();
+                counted.failed(error.to_string());
+                Box::pin(answers.fail(&error)).await;
+            }
+        }
+    }
 }
 
 impl Drop for Listed {

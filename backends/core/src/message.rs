@@ -65,7 +65,9 @@ impl Headers {
 
     /// The first value under a name.
     pub fn first(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(have, _)| *have == name).map(|(_, value)| value)
+        let at = self.fields.iter().position(|(have, _)| have == name)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.fields[before].1);
+        Some(&self.values[start..self.fields[at].1])
     }
 
     /// All headers, in order.
