@@ -169,7 +169,8 @@ impl Shared {
         headers.append(wire::CONTROL, control.name()).expect("our own names and words are legal");
         let Ok(reply) = self.reply(number) else { return };
         let message = Message::new(subject.clone(), Bytes::new()).with_reply(reply).with_headers(headers);
-        // The receiver lives as long as the sweeper; after that there is nobody to tell.
+        // When the outbox is full it is lost, like any message may be: credit is repeated with the next probe,
+        // and a worker does not go on for a caller that says nothing.
         let _ = self.outbox.try_send(message);
     }
 
@@ -400,12 +401,6 @@ async fn sweep(shared: Arc<Shared>, mut controls: mpsc::Receiver<Message>) {
         let asleep = shared.sweeper_sleeps.load(Ordering::Acquire);
         tokio::select! {
             biased;
-            control = controls.recv() => {
-                let Some(control) = control else { return };
-                if let Err(error) = shared.platform.messaging.publish(control).await {
-                    tracing::debug!(%error, "a control message was not sent");
-                }
-            }
             () = shared.wake.notified() => {
                 idle = 0;
                 next = Instant::now() + SWEEP_INTERVAL;
@@ -420,6 +415,14 @@ async fn sweep(shared: Arc<Shared>, mut controls: mpsc::Receiver<Message>) {
                     if shared.in_use() {
                         shared.sweeper_sleeps.store(false, Ordering::Release);
                     }
+                }
+            }
+            // Last: were there always one to send, no call would ever be looked at.
+            control = controls.recv() => {
+                let Some(control) = control else { return };
+                let telling = shared.platform.messaging.publish(control);
+                if let Err(error) = shared.platform.within("telling about a call", telling).await {
+                    tracing::debug!(%error, "a control message was not sent");
                 }
             }
         }
