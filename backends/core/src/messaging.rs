@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 
 use crate::service::{Service, ServiceName, ServiceReport, ServiceSpec, inspect};
 use crate::{Environment, Message, Pattern, QueueGroup, Result, Subject};
@@ -125,9 +125,10 @@ impl Subscription {
 /// The messages of a subscription, as a stream.
 ///
 /// # Contract
-/// [`Error::Lagged`](crate::Error::Lagged) stands where messages were dropped, with their exact number, and is not the end; any
-/// other error is. After [`stop`](Self::stop) the stream yields what the broker had already routed to it and
-/// then ends. Dropping it unsubscribes and discards what was not read.
+/// [`Error::Lagged`](crate::Error::Lagged) stands where messages were dropped, with their exact number, and is
+/// not the end; any other error is. After [`stop`](Self::stop) the stream yields what the broker had already
+/// routed to it and then ends; once ended it stays so, however often it is asked. Dropping it unsubscribes and
+/// discards what was not read.
 pub struct Subscriber {
     messages: BoxStream<'static, Result<Message>>,
     stop: Option<Box<dyn FnOnce() + Send>>,
@@ -139,7 +140,7 @@ impl Subscriber {
         messages: impl Stream<Item = Result<Message>> + Send + 'static,
         stop: impl FnOnce() + Send + 'static,
     ) -> Self {
-        Self { messages: Box::pin(messages), stop: Some(Box::new(stop)) }
+        Self { messages: Box::pin(messages.fuse()), stop: Some(Box::new(stop)) }
     }
 
     /// Unsubscribes: what was already accepted is still yielded, then the stream ends. Again is no-op.
