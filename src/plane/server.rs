@@ -1,5 +1,7 @@
 //! The worker's side of the broker plane: one subject per instance of an endpoint.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -11,11 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, poll};
 use slipring_core::service::{EndpointSpec, EndpointStats, InFlight, Requests, Service};
-use slipring_core::{BoxStream, Effect, Error, Fact, Headers, Message, Result, Subject, Task};
+use slipring_core::{BoxStream, Effect, Error, Fact, Message, Result, Subject, Task};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::answers::Answers;
 use super::wire::{self, Control};
 use crate::LeasePolicy;
 use crate::codec::Codec;
@@ -194,7 +197,7 @@ impl Shared {
         if let Some(control) = Control::of(&message.headers) {
             return self.control(control, message).await;
         }
-        let answers = match Answers::to(&self, &message) {
+        let answers = match Answers::to(&self.platform, &self.stats, &message) {
             Ok(answers) => answers,
             Err(error) => {
                 tracing::debug!(endpoint = %self.name, %error, "a request that cannot be answered is dropped");
@@ -301,7 +304,7 @@ impl Shared {
 
     /// A caller asks or tells about a call.
     async fn control(&self, control: Control, message: Message) {
-        let Ok(answers) = Answers::to(self, &message) else { return };
+        let Ok(answers) = Answers::to(&self.platform, &self.stats, &message) else { return };
         let Some(call) = answers.call else { return };
         let job = self.jobs().get(&(call, answers.reply.clone())).cloned();
         match (control, job) {
@@ -423,102 +426,5 @@ impl Drop for Listed {
         if let Some(id) = &self.job.id {
             self.shared.jobs().remove(id);
         }
-    }
-}
-
-/// Where the answers to one request go.
-struct Answers {
-    platform: Arc<Platform>,
-    stats: Arc<EndpointStats>,
-    reply: Subject,
-    /// The caller's number; none for a plain request.
-    call: Option<u64>,
-    sent: u64,
-}
-
-impl Answers {
-    fn to(shared: &Shared, message: &Message) -> Result<Self> {
-        let reply = message.reply.clone().ok_or_else(|| {
-            Error::invalid("request", message.subject.as_str(), "it has no reply subject to answer at")
-        })?;
-        let call = wire::number(&message.headers, wire::CALL)?;
-        Ok(Self { platform: shared.platform.clone(), stats: shared.stats.clone(), reply, call, sent: 0 })
-    }
-
-    async fn item(&mut self, payload: Bytes, last: bool) -> Result<()> {
-        let number = self.sent + 1;
-        let headers = match self.call {
-            // Plain and whole: what any client expects.
-            None if last => Headers::new(),
-            None => wire::headers([(wire::ITEM, number)]),
-            Some(call) if last => wire::headers([
-                (wire::CALL, call),
-                (wire::ITEM, number),
-                (wire::END, number),
-                (wire::LOAD, self.load()),
-            ]),
-            Some(call) => wire::headers([(wire::CALL, call), (wire::ITEM, number)]),
-        };
-        self.publish(payload, headers).await.map_err(|error| error.raise(Effect::Applied))?;
-        self.sent = number;
-        Ok(())
-    }
-
-    async fn end(&self) -> Result<()> {
-        let mut headers = wire::headers([(wire::END, self.sent), (wire::LOAD, self.load())]);
-        self.name_call(&mut headers)?;
-        self.publish(Bytes::new(), headers).await
-    }
-
-    async fn alive(&self, alive: bool) {
-        let answer = if alive { "yes" } else { "no" };
-        let mut headers = wire::headers([(wire::LOAD, self.load())]);
-        let named = headers.append(wire::ALIVE, answer).and_then(|()| self.name_call(&mut headers));
-        let sent = match named {
-            Ok(()) => self.platform.within("answering", self.publish(Bytes::new(), headers)).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "a probe was not answered");
-        }
-    }
-
-    /// Sends the error. If that fails too, the caller finds out by asking.
-    async fn fail(&self, error: &Error) {
-        let mut headers = wire::headers([(wire::LOAD, self.load())]);
-        let named = headers.append(wire::ERROR, error.code()).and_then(|()| match self.call {
-            Some(_) => self.name_call(&mut headers),
-            // As clients of NATS services expect it.
-            None => headers
-                .append("Nats-Service-Error", error.to_string().replace(['\r', '\n'], " ").trim())
-                .and_then(|()| headers.append("Nats-Service-Error-Code", "500")),
-        });
-        let sent = match named {
-            Ok(()) => {
-                let answering = self.publish(wire::encode_failure(error).into(), headers);
-                self.platform.within("answering", answering).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(failed) = sent {
-            tracing::debug!(%error, %failed, "an error was not delivered");
-        }
-    }
-
-    fn name_call(&self, headers: &mut Headers) -> Result<()> {
-        match self.call {
-            None => Ok(()),
-            Some(call) => headers.append_number(wire::CALL, call),
-        }
-    }
-
-    /// How many requests are in flight beside this one.
-    fn load(&self) -> u64 {
-        self.stats.in_flight().saturating_sub(1)
-    }
-
-    async fn publish(&self, payload: Bytes, headers: Headers) -> Result<()> {
-        let message = Message::new(self.reply.clone(), payload).with_headers(headers);
-        self.platform.messaging.publish(message).await
     }
 }

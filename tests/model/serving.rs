@@ -54,7 +54,7 @@ async fn a_plain_request_gets_its_error_in_headers() {
     let world = MemoryWorld::new();
     let worker = runtime(&world).await;
     let endpoint = worker.endpoint("a/b/bad").unwrap();
-    let bad = |(): (), _: Context| async { Err::<(), _>(Fault::new("odd", "line one\nline two")) };
+    let bad = |(): (), _: Context| async { Err::<(), _>(Fault::new("odd", "line one\nline two\n")) };
     let serving = endpoint.serve_unary(bad).await.unwrap();
     let request = Message::new(serving.path().subject(), "null");
     let answer = world.messaging().request(request, SECOND).await.unwrap();
@@ -62,6 +62,29 @@ async fn a_plain_request_gets_its_error_in_headers() {
     assert!(text.contains("line one line two"), "{text}");
     assert_eq!(answer.headers.first("Nats-Service-Error-Code"), Some("500"));
     assert_eq!(answer.headers.first("Slipring-Error"), Some("fault"));
+}
+
+/// A request that arrives past its deadline is answered with that, and its handler is never called.
+#[tokio::test(start_paused = true)]
+async fn a_request_past_its_deadline_is_not_begun() {
+    let world = MemoryWorld::new();
+    let worker = runtime(&world).await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counted = begun.clone();
+    let endpoint = worker.endpoint("a/b/late").unwrap();
+    let count = move |(): (), _: Context| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async { Ok(()) }
+    };
+    let serving = endpoint.serve_unary(count).await.unwrap();
+    for (millis, code, calls) in [(0, Some("deadline_exceeded"), 0), (1000, None, 1)] {
+        let mut request = Message::new(serving.path().subject(), "null");
+        request.headers.append_number("Slipring-Call", 7).unwrap();
+        request.headers.append_number("Slipring-Deadline", millis).unwrap();
+        let answer = world.messaging().request(request, SECOND).await.unwrap();
+        assert_eq!(answer.headers.first("Slipring-Error"), code);
+        assert_eq!(begun.load(Ordering::Relaxed), calls);
+    }
 }
 
 /// A request that cannot be read is answered with an error, and the next one is served.
