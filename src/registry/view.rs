@@ -267,7 +267,8 @@ impl Instances {
         let _ = self.version.changed().await;
     }
 
-    /// Waits until the set satisfies a condition. Cancel-safe; bound it with a timeout.
+    /// Waits until the set satisfies a condition, which is given a copy of the list after every change.
+    /// Cancel-safe; bound it with a timeout.
     pub async fn wait_until(&mut self, mut condition: impl FnMut(&[Arc<Instance>]) -> bool) {
         loop {
             self.version.mark_seen();
