@@ -13,7 +13,7 @@ pub use self::stop::{Outcome, PhaseReport, StopReport};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Lifecycle {
-    /// Its subject is subscribed; nobody knows of it yet.
+    /// It is about to be subscribed and registered; nobody knows of it yet.
     Created,
     /// Its record is in the store.
     Registered,
@@ -25,4 +25,18 @@ pub enum Lifecycle {
     Stopping,
     /// Its record is gone and it takes no requests.
     Deregistered,
+}
+
+impl Lifecycle {
+    /// Its name in lower case, as in facts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Registered => "registered",
+            Self::Running => "running",
+            Self::Healthy => "healthy",
+            Self::Stopping => "stopping",
+            Self::Deregistered => "deregistered",
+        }
+    }
 }

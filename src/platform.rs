@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipring_core::{
-    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, Error, Messaging,
-    MessagingCapabilities, Result, Task,
+    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, EnvironmentExt, Error,
+    Messaging, MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
@@ -28,7 +28,7 @@ pub(crate) struct Platform {
 
 impl Platform {
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Task {
-        self.environment.spawn(name, Box::pin(task))
+        self.environment.start(name, task)
     }
 
     /// What identifies the store: an unleased value, written once by whoever comes first, and again after the

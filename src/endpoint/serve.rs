@@ -9,6 +9,8 @@ use slipring_core::{BoxFuture, Result};
 use super::{Handler, HealthCheck, Serving};
 use crate::codec::Codec;
 use crate::component::Endpoint;
+use crate::lifecycle::Lifecycle;
+use crate::observed::{Observed, Observer};
 use crate::plane::server::Limits;
 
 /// How many requests an endpoint works on at a time, if nothing else is said.
@@ -30,6 +32,7 @@ pub struct Serve {
     pub(crate) endpoint: Endpoint,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) options: Options,
+    pub(crate) lifecycle: Observed<Lifecycle>,
 }
 
 /// What differs from endpoint to endpoint.
@@ -51,7 +54,12 @@ impl Serve {
             health: None,
             stats: None,
         };
-        Self { endpoint, handler: Arc::new(handler), options }
+        Self { endpoint, handler: Arc::new(handler), options, lifecycle: Observed::new(Lifecycle::Created) }
+    }
+
+    /// Where the endpoint is in its life, from before it is served. Ends when serving it fails.
+    pub fn lifecycle(&self) -> Observer<Lifecycle> {
+        self.lifecycle.observe()
     }
 
     /// How requests and items are written; named in the record. Default JSON.

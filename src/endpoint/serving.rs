@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use slipring_core::service::{EndpointSpec, EndpointStats};
-use slipring_core::{Effect, Error, LeaseId, Result, Task};
+use slipring_core::{Effect, Error, Fact, LeaseId, Result, Task};
 use tokio::sync::OnceCell;
 
 use super::HealthCheck;
@@ -47,7 +47,7 @@ struct Stage {
 
 impl Serving {
     pub(crate) async fn start(serve: Serve) -> Result<Self> {
-        let Serve { endpoint, handler, options } = serve;
+        let Serve { endpoint, handler, options, lifecycle } = serve;
         let runtime = endpoint.runtime().clone();
         let path = endpoint.path().clone();
         runtime.check_running()?;
@@ -78,7 +78,7 @@ impl Serving {
             path: instance,
             record,
             stage: Mutex::new(Stage { withdrawn: false, health: None }),
-            lifecycle: Observed::new(Lifecycle::Created),
+            lifecycle,
             stats: server.stats().clone(),
             server: tokio::sync::Mutex::new(server),
             stopped: OnceCell::new(),
@@ -86,6 +86,7 @@ impl Serving {
             _service: service,
             platform,
         });
+        parts.tell(Lifecycle::Created);
         // From here on dropping `serving`, and so this future, withdraws everything.
         let serving = Self { parts: parts.clone() };
         runtime.registry().serving(&parts);
@@ -203,6 +204,7 @@ impl ServingParts {
         if before != after {
             self.registration.set(self.path.key(), Record { ready: well.is_ok(), ..self.record.clone() });
             self.lifecycle.set(after);
+            self.tell(after);
         }
     }
 
@@ -267,13 +269,23 @@ impl ServingParts {
 
     fn advance(&self, to: Lifecycle) {
         // Only ever forward here; health moves between Running and Healthy under the stage's lock.
+        let mut forward = false;
         self.lifecycle.update(|now| {
-            let forward = *now < to;
+            forward = *now < to;
             if forward {
                 *now = to;
             }
             forward
         });
+        if forward {
+            self.tell(to);
+        }
+    }
+
+    fn tell(&self, step: Lifecycle) {
+        let (endpoint, instance) = (self.endpoint().to_string().into(), self.path.id());
+        let fact = Fact::LifecycleChanged { endpoint, instance, step: step.name() };
+        self.platform.environment.observe(&fact);
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {

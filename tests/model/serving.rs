@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::common::{echo, eventually, linked, records, runtime, runtime_with, serve_id, settings};
+use crate::common::{
+    echo, eventually, linked, records, runtime, runtime_on, runtime_with, serve_id, settings,
+};
 use futures_util::future::{join_all, pending};
 use futures_util::{StreamExt, stream};
 use slipring::{
     Client, Context, Effect, Error, Fault, HealthCheck, Lifecycle, MemoryWorld, Routing, Settings,
 };
-use slipring_core::{Message, Messaging, Subscription};
+use slipring_core::{Fact, Message, Messaging, Subscription};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -206,6 +208,34 @@ async fn d20_two_components_with_the_same_endpoint_do_not_meet() {
     assert_eq!(records(&world).len(), 1);
     assert_eq!(client_two.call(&"y".to_owned()).await.unwrap(), "y");
     assert_eq!(serving_two.lifecycle().get(), Lifecycle::Healthy);
+}
+
+/// Every step of an endpoint's life is told, in order, and can be followed from before it is served; what could
+/// not be served ends the observation.
+#[tokio::test(start_paused = true)]
+async fn every_step_of_a_life_is_told() {
+    let world = slipring_sim::World::new(7);
+    let node = world.node("worker");
+    let worker = runtime_on(&node).await;
+    let serve = echo(&worker.endpoint("a/b/c").unwrap());
+    let mut lifecycle = serve.lifecycle();
+    assert_eq!(lifecycle.get(), Lifecycle::Created);
+    let serving = serve.await.unwrap();
+    assert_eq!(lifecycle.wait_for(|now| *now == Lifecycle::Healthy).await, Some(Lifecycle::Healthy));
+    let again = echo(&worker.endpoint("a/b/c").unwrap());
+    let mut refused = again.lifecycle();
+    assert_eq!(again.await.unwrap_err().code(), "already_exists");
+    assert_eq!(refused.changed().await, None);
+    serving.stop().await;
+    let steps: Vec<_> = node.environment().facts().into_iter().filter_map(step).collect();
+    assert_eq!(steps, ["created", "registered", "running", "healthy", "stopping", "deregistered"]);
+}
+
+fn step(fact: Fact) -> Option<&'static str> {
+    match fact {
+        Fact::LifecycleChanged { endpoint, step, .. } if &*endpoint == "a/b/c" => Some(step),
+        _ => None,
+    }
 }
 
 /// The record is not ready before the check first succeeds, and is again not ready when it fails; each step

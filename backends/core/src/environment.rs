@@ -71,6 +71,16 @@ pub trait Environment: Debug + Send + Sync + 'static {
     fn observe(&self, _fact: &Fact) {}
 }
 
+/// What is handy, written once over the primitives.
+pub trait EnvironmentExt: Environment {
+    /// Starts a task of a plain future: [`Environment::spawn`] without the box.
+    fn start(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Task {
+        self.spawn(name, Box::pin(task))
+    }
+}
+
+impl<E: Environment + ?Sized> EnvironmentExt for E {}
+
 /// Something that happened in the component model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -90,6 +100,15 @@ pub enum Fact {
         lease: LeaseId,
         /// How often the runtime has had a lease, from 1.
         epoch: u64,
+    },
+    /// A served endpoint took a step in its life; every step is told.
+    LifecycleChanged {
+        /// The endpoint, as `namespace/component/endpoint`.
+        endpoint: Arc<str>,
+        /// The instance.
+        instance: u64,
+        /// The step, in lower case: `created`, `registered`, `running`, `healthy`, `stopping`, `deregistered`.
+        step: &'static str,
     },
     /// A shared watcher's view changed.
     ViewChanged {

@@ -30,7 +30,7 @@ mod watch;
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use discovery::{Discovery, DiscoveryCapabilities, DiscoveryExt, ReadConsistency, WatchFidelity};
-pub use environment::{ByteStream, Environment, Fact, Listener, Task, TaskEnd};
+pub use environment::{ByteStream, Environment, EnvironmentExt, Fact, Listener, Task, TaskEnd};
 pub use error::{Effect, Error, Result, Retry};
 pub use futures_util::future::BoxFuture;
 pub use futures_util::stream::BoxStream;
