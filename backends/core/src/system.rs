@@ -24,6 +24,7 @@ impl Environment for SystemEnvironment {
         SystemTime::now()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     fn random(&self, _purpose: &'static str) -> u64 {
         getrandom::u64().expect("the operating system has entropy")
     }
