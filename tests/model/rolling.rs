@@ -1,12 +1,16 @@
 //! Restarts under load.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::{WORK, runtime, seconds};
+use crate::common::{WORK, runtime, runtime_on, seconds, worker};
 use futures_util::{StreamExt, stream};
+use slipring::name::InstancePath;
 use slipring::{Client, Context, DistributedRuntime, MemoryWorld, Serving};
+use slipring_core::{Batch, Change, Discovery, Fact, Range, Start};
+use slipring_sim::World;
 use tokio::task::JoinSet;
 
 const INSTANCES: usize = 3;
@@ -83,4 +87,48 @@ async fn zero_failed_requests_in_a_rolling_restart() {
     assert!(calls > 5_000, "{calls}");
     caller.stop().await;
     assert!(world.leases().is_empty());
+}
+
+/// M13: a call is never sent to an instance whose removal the view that it was chosen from had seen; before
+/// that, instances that come and go get their share.
+#[tokio::test(start_paused = true)]
+async fn m13_a_removed_instance_is_never_chosen() {
+    let world = World::new(13);
+    let node = world.node("caller");
+    let client = runtime_on(&node).await.endpoint(WORK).unwrap().client::<(), u64>().await.unwrap();
+    let range = Range::Prefix(client.endpoint().path().instances());
+    let mut watch = world.memory().discovery().watch(range, Start::Snapshot).await.unwrap();
+    let _stays = worker(world.memory()).await;
+    for _ in 0..20 {
+        let (comes, _serving) = worker(world.memory()).await;
+        client.wait_for_instances(2, seconds(5)).await.unwrap();
+        let calls = async {
+            for _ in 0..50 {
+                client.call(&()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let ((), report) = tokio::join!(calls, comes.stop());
+        assert!(report.is_clean(), "{report}");
+    }
+    let mut removed = BTreeMap::new();
+    while let Ok(Some(batch)) = tokio::time::timeout(seconds(1), watch.events.next()).await {
+        let Batch { revision, changes } = batch.unwrap();
+        for change in changes.iter().filter(|change| matches!(change, Change::Delete(_))) {
+            removed.insert(InstancePath::from_key(change.key()).unwrap().id(), revision);
+        }
+    }
+    assert_eq!(removed.len(), 20);
+    let routes = node.environment().facts().into_iter().filter_map(|fact| match fact {
+        Fact::RouteChosen { instance, revision, .. } => Some((instance, revision)),
+        _ => None,
+    });
+    let (mut to_those_that_went, mut too_late) = (BTreeSet::new(), Vec::new());
+    for (instance, revision) in routes {
+        let Some(at) = removed.get(&instance) else { continue };
+        to_those_that_went.insert(instance);
+        too_late.extend((revision >= *at).then_some((instance, revision)));
+    }
+    assert!(too_late.is_empty(), "{too_late:?}");
+    assert!(!to_those_that_went.is_empty(), "the test shows nothing");
 }
