@@ -12,6 +12,7 @@
 //! - *I handle errors*: there is one [`Error`]; [`Error::effect`] says whether the request may have been
 //!   executed, [`Error::retry`] what to do next, [`Error::code`] is stable text for metrics.
 
+mod address;
 mod discovery;
 mod environment;
 mod error;
@@ -27,6 +28,7 @@ mod system;
 mod txn;
 mod watch;
 
+pub use address::{Address, Host, Options, Secret, parse_duration};
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use discovery::{Discovery, DiscoveryCapabilities, DiscoveryExt, ReadConsistency, WatchFidelity};

@@ -1,0 +1,28 @@
+//! Real servers for tests: each test starts its own etcd or nats-server on free loopback ports, with data in a
+//! directory of its own, and both are gone when the value is dropped.
+//!
+//! # Which versions?
+//! [`Version::Debian`] is what the distribution carries, on the path; [`Version::Newer`] is what the test
+//! command installs into `target/servers` (or where `SLIPRING_SERVERS` points). A server that is missing fails
+//! the test, with the command that installs it.
+//!
+//! # How does a test make things go wrong?
+//! [`Process`] stops, pauses and restarts a server; [`Proxy`] stands between a client and a server and cuts or
+//! silences what goes through it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this stands outside of every simulation: real processes, real time"
+)]
+
+mod etcd;
+mod nats;
+mod ports;
+mod process;
+mod proxy;
+
+pub use etcd::{Etcd, EtcdCluster, EtcdOptions};
+pub use nats::{Nats, NatsOptions};
+pub use ports::free_ports;
+pub use process::{Process, Version};
+pub use proxy::Proxy;
