@@ -1,25 +1,51 @@
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::Port;
 
 /// Stands on loopback between clients and a server, and makes the network between them fail.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
-    state: Arc<watch::Sender<State>>,
+    port: Port,
+    network: Arc<watch::Sender<Network>>,
+    connections: Arc<watch::Sender<usize>>,
     accepting: AbortHandle,
 }
 
+/// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    /// Connections are reset, also new ones.
-    Cut,
-    /// Connections stay open, and nothing goes through.
-    Silent,
+pub enum Direction {
+    /// What clients send.
+    ToServer,
+    /// What the server sends.
+    ToClient,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Network {
+    /// A connection lives as long as this stands still.
+    cuts: u64,
+    /// New connections are ended at once.
+    refuses: bool,
+    holds_to_server: bool,
+    holds_to_client: bool,
+}
+
+impl Network {
+    fn holds(&mut self, direction: Direction) -> &mut bool {
+        match direction {
+            Direction::ToServer => &mut self.holds_to_server,
+            Direction::ToClient => &mut self.holds_to_client,
+        }
+    }
 }
 
 impl Proxy {
@@ -28,36 +54,59 @@ impl Proxy {
     /// # Panics
     /// If no port is free.
     pub async fn start(server: String) -> Self {
-        let [port] = crate::free_ports();
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port was free");
-        let state = Arc::new(watch::Sender::new(State::Open));
-        let states = state.clone();
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(forward(client, server.clone(), states.subscribe()));
+        let (port, listener) = loop {
+            let [port] = Port::claim();
+            if let Ok(listener) = TcpListener::bind(port.address()).await {
+                break (port, listener);
             }
-        });
-        Self { port, state, accepting: accepting.abort_handle() }
+        };
+        let network = Arc::new(watch::Sender::new(Network::default()));
+        let connections = Arc::new(watch::Sender::new(0));
+        let accepting = tokio::spawn(accept(listener, server, network.clone(), connections.clone()));
+        Self { port, network, connections, accepting: accepting.abort_handle() }
     }
 
     /// Where it listens, as `127.0.0.1:port`.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.port.address()
+    }
+
+    /// How many connections go through it.
+    pub fn connections(&self) -> usize {
+        *self.connections.borrow()
     }
 
     /// Ends all connections, and every new one at once, until [`mend`](Self::mend).
     pub fn cut(&self) {
-        self.state.send_replace(State::Cut);
+        self.network.send_modify(|network| {
+            network.cuts += 1;
+            network.refuses = true;
+        });
     }
 
-    /// Lets nothing through, in neither direction, until [`mend`](Self::mend); connections stay open.
+    /// Ends all connections once; resolves when they have ended. New ones get through afterwards.
+    pub async fn reset(&self) {
+        self.cut();
+        let mut connections = self.connections.subscribe();
+        connections.wait_for(|open| *open == 0).await.expect("this value holds the other end");
+        self.network.send_modify(|network| network.refuses = false);
+    }
+
+    /// Lets nothing through, in neither direction, until [`mend`](Self::mend); connections stay open, and
+    /// nothing is lost.
     pub fn silence(&self) {
-        self.state.send_replace(State::Silent);
+        self.silence_towards(Direction::ToServer);
+        self.silence_towards(Direction::ToClient);
+    }
+
+    /// [`silence`](Self::silence) in one direction.
+    pub fn silence_towards(&self, direction: Direction) {
+        self.network.send_modify(|network| *network.holds(direction) = true);
     }
 
     /// Lets everything through again, also what was held back in a silence.
     pub fn mend(&self) {
-        self.state.send_replace(State::Open);
+        self.network.send_modify(|network| *network = Network { cuts: network.cuts, ..Network::default() });
     }
 }
 
@@ -68,26 +117,89 @@ impl Drop for Proxy {
     }
 }
 
-async fn forward(mut client: TcpStream, server: String, mut states: watch::Receiver<State>) {
-    let mut upstream = None;
+async fn accept(
+    listener: TcpListener,
+    server: String,
+    network: Arc<watch::Sender<Network>>,
+    connections: Arc<watch::Sender<usize>>,
+) {
     loop {
-        let state = *states.borrow_and_update();
-        match (state, &mut upstream) {
-            (State::Cut, _) => return,
-            (State::Silent, _) => {
-                if states.changed().await.is_err() {
-                    return;
-                }
-            }
-            (State::Open, None) => match TcpStream::connect(&server).await {
-                Ok(stream) => upstream = Some(stream),
-                Err(_) => return,
-            },
-            (State::Open, Some(server)) => tokio::select! {
-                biased;
-                changed = states.changed() => if changed.is_err() { return },
-                _ = copy_bidirectional(&mut client, server) => return,
-            },
+        let Ok((client, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: somebody has to close one first.
+            sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        let network = network.subscribe();
+        if !network.borrow().refuses {
+            let counted = Counted::new(connections.clone());
+            tokio::spawn(forward(client, server.clone(), network, counted));
         }
     }
+}
+
+/// One of the connections.
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Counted {
+    fn new(connections: Arc<watch::Sender<usize>>) -> Self {
+        connections.send_modify(|open| *open += 1);
+        Self(connections)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+async fn forward(client: TcpStream, server: String, network: watch::Receiver<Network>, _counted: Counted) {
+    let born = network.borrow().cuts;
+    let mut cuts = network.clone();
+    tokio::select! {
+        biased;
+        _ = cuts.wait_for(|network| network.cuts != born) => {}
+        _ = carry(client, server, network) => {}
+    }
+}
+
+async fn carry(client: TcpStream, server: String, mut network: watch::Receiver<Network>) -> io::Result<()> {
+    // In a silence nobody learns whether there is a server.
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        passes(&mut network, direction).await;
+    }
+    let server = TcpStream::connect(server).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::try_join!(
+        copy(from_client, to_server, Direction::ToServer, network.clone()),
+        copy(from_server, to_client, Direction::ToClient, network),
+    )?;
+    Ok(())
+}
+
+/// Copies until the end. What was read before a silence waits for its end, and so does the news of an end.
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    direction: Direction,
+    mut network: watch::Receiver<Network>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await;
+        passes(&mut network, direction).await;
+        match read? {
+            0 => return to.shutdown().await,
+            bytes => to.write_all(&buffer[..bytes]).await?,
+        }
+    }
+}
+
+/// Waits until the network lets this direction through.
+async fn passes(network: &mut watch::Receiver<Network>, direction: Direction) {
+    // An error says that the proxy is gone, and the connection with it.
+    let _ = network.wait_for(|network| !*network.clone().holds(direction)).await;
 }
