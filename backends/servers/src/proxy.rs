@@ -16,7 +16,8 @@ use crate::Port;
 pub struct Proxy {
     port: Port,
     network: Arc<watch::Sender<Network>>,
-    connections: Arc<watch::Sender<usize>>,
+    /// When each connection was made: after how many cuts.
+    connections: Arc<watch::Sender<Vec<u64>>>,
     accepting: AbortHandle,
 }
 
@@ -33,7 +34,7 @@ pub enum Direction {
 struct Network {
     /// A connection lives as long as this stands still.
     cuts: u64,
-    /// New connections are ended at once.
+    /// Nobody listens.
     refuses: bool,
     holds_to_server: bool,
     holds_to_client: bool,
@@ -61,8 +62,9 @@ impl Proxy {
             }
         };
         let network = Arc::new(watch::Sender::new(Network::default()));
-        let connections = Arc::new(watch::Sender::new(0));
-        let accepting = tokio::spawn(accept(listener, server, network.clone(), connections.clone()));
+        let connections = Arc::new(watch::Sender::new(Vec::new()));
+        let accepting = Accepting { server, network: network.clone(), connections: connections.clone() };
+        let accepting = tokio::spawn(accepting.run(listener));
         Self { port, network, connections, accepting: accepting.abort_handle() }
     }
 
@@ -73,10 +75,10 @@ impl Proxy {
 
     /// How many connections go through it.
     pub fn connections(&self) -> usize {
-        *self.connections.borrow()
+        self.connections.borrow().len()
     }
 
-    /// Ends all connections, and every new one at once, until [`mend`](Self::mend).
+    /// Ends all connections, and refuses new ones, until [`mend`](Self::mend).
     pub fn cut(&self) {
         self.network.send_modify(|network| {
             network.cuts += 1;
@@ -84,12 +86,13 @@ impl Proxy {
         });
     }
 
-    /// Ends all connections once; resolves when they have ended. New ones get through afterwards.
+    /// Ends all connections once; resolves when they have ended. New ones get through.
     pub async fn reset(&self) {
-        self.cut();
+        self.network.send_modify(|network| network.cuts += 1);
+        let cuts = self.network.borrow().cuts;
         let mut connections = self.connections.subscribe();
-        connections.wait_for(|open| *open == 0).await.expect("this value holds the other end");
-        self.network.send_modify(|network| network.refuses = false);
+        let ended = connections.wait_for(|open| open.iter().all(|born| *born >= cuts)).await;
+        ended.expect("this value holds the other end");
     }
 
     /// Lets nothing through, in neither direction, until [`mend`](Self::mend); connections stay open, and
@@ -117,44 +120,70 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+/// Accepts connections, unless they are refused.
+struct Accepting {
     server: String,
     network: Arc<watch::Sender<Network>>,
-    connections: Arc<watch::Sender<usize>>,
-) {
-    loop {
-        let Ok((client, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: somebody has to close one first.
-            sleep(Duration::from_millis(5)).await;
-            continue;
-        };
-        let network = network.subscribe();
-        if !network.borrow().refuses {
-            let counted = Counted::new(connections.clone());
-            tokio::spawn(forward(client, server.clone(), network, counted));
+    connections: Arc<watch::Sender<Vec<u64>>>,
+}
+
+impl Accepting {
+    async fn run(self, mut listener: TcpListener) {
+        let mut network = self.network.subscribe();
+        let address = listener.local_addr().expect("it was bound");
+        loop {
+            tokio::select! {
+                biased;
+                _ = network.wait_for(|network| network.refuses) => drop(listener),
+                () = self.accept(&listener) => {}
+            }
+            let _ = network.wait_for(|network| !network.refuses).await;
+            listener = loop {
+                match TcpListener::bind(address).await {
+                    Ok(listener) => break listener,
+                    // Another connection of this machine may have the port for its own end for a moment.
+                    Err(_) => sleep(Duration::from_millis(5)).await,
+                }
+            };
         }
+    }
+
+    async fn accept(&self, listener: &TcpListener) {
+        // Out of file descriptors, most likely, if it fails: somebody has to close one first.
+        while let Ok((client, _)) = listener.accept().await {
+            let network = self.network.subscribe();
+            let counted = Counted::new(self.connections.clone(), network.borrow().cuts);
+            tokio::spawn(forward(client, self.server.clone(), network, counted));
+        }
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// One of the connections.
-struct Counted(Arc<watch::Sender<usize>>);
+struct Counted {
+    connections: Arc<watch::Sender<Vec<u64>>>,
+    born: u64,
+}
 
 impl Counted {
-    fn new(connections: Arc<watch::Sender<usize>>) -> Self {
-        connections.send_modify(|open| *open += 1);
-        Self(connections)
+    fn new(connections: Arc<watch::Sender<Vec<u64>>>, born: u64) -> Self {
+        connections.send_modify(|open| open.push(born));
+        Self { connections, born }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        let is_this = |open: &u64| *open == self.born;
+        self.connections.send_modify(|open| {
+            let at = open.iter().position(is_this).expect("it was counted");
+            open.swap_remove(at);
+        });
     }
 }
 
-async fn forward(client: TcpStream, server: String, network: watch::Receiver<Network>, _counted: Counted) {
-    let born = network.borrow().cuts;
+async fn forward(client: TcpStream, server: String, network: watch::Receiver<Network>, counted: Counted) {
+    let born = counted.born;
     let mut cuts = network.clone();
     tokio::select! {
         biased;
