@@ -7,6 +7,7 @@
 mod backends;
 mod chaos;
 mod combinations;
+mod peers;
 mod rolling;
 mod scenarios;
 mod worker;

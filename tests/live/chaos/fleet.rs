@@ -40,7 +40,8 @@ impl Fleet {
             _ => EtcdCluster::start(version, EtcdOptions::default()).await.members,
         };
         let nats = Nats::start(version).await;
-        let addresses = Addresses { etcd: etcd.iter().map(Etcd::endpoint).collect(), nats: nats.endpoint() };
+        let addresses =
+            Addresses { etcd: etcd.iter().map(|member| member.endpoint()).collect(), nats: nats.endpoint() };
         let mut workers = Vec::new();
         for _ in 0..WORKERS {
             workers.push(Worker::start(&addresses).await);
