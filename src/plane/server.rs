@@ -3,7 +3,7 @@
 mod answers;
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -349,18 +349,20 @@ async fn stream(
             if is_full {
                 break None;
             }
-            match items.next().now_or_never() {
-                Some(Some(Ok(item))) if bytes + item.len() <= bytes_max => {
+            // A panic has to wait for the items before it.
+            match AssertUnwindSafe(items.next()).catch_unwind().now_or_never() {
+                Some(Ok(Some(Ok(item)))) if bytes + item.len() <= bytes_max => {
                     bytes += item.len();
                     batch.push(item);
                 }
                 ready => break ready,
             }
         };
-        answers.items(&batch, matches!(ready, Some(None))).await?;
+        answers.items(&batch, matches!(ready, Some(Ok(None)))).await?;
         next = match ready {
-            Some(None) => return Ok(()),
-            Some(item) => item,
+            Some(Ok(None)) => return Ok(()),
+            Some(Ok(item)) => item,
+            Some(Err(panic)) => resume_unwind(panic),
             None => items.next().await,
         };
     }

@@ -173,8 +173,9 @@ impl Connection {
         let unique = self.environment.random("nats inbox");
         let inbox = Tap::new(Inbox::new(format!("{}.{unique:016x}", self.config.inbox_prefix)));
         let (connection, ours) = (Arc::downgrade(self), inbox.clone());
-        let link =
-            Link::open(&self.config, server, inbox, move |event| told(&connection, ours.sink(), event));
+        let link = Link::open(&self.config, &*self.environment, server, inbox, move |event| {
+            told(&connection, ours.sink(), event)
+        });
         let link = Arc::new(link.await?);
         let routes: Vec<_> = self.lock().routes.values().map(|entry| entry.route.clone()).collect();
         for route in routes.iter().filter(|route| !route.sink().is_stopped()) {

@@ -18,6 +18,7 @@
 
 mod config;
 mod connection;
+mod courtesy;
 mod error;
 mod inbox;
 mod link;
