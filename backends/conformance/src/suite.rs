@@ -104,12 +104,17 @@ async fn run_case(case: &'static Case, fixture: Arc<dyn Fixture>, time_max: Dura
     let began = Instant::now();
     let trial = Trial::new(fixture);
     let attempt = AssertUnwindSafe(attempt(case, &trial)).catch_unwind();
-    let outcome = match timeout(time_max, attempt).await {
+    let mut outcome = match timeout(time_max, attempt).await {
         Ok(Ok(Ok(outcome))) => outcome,
         Ok(Ok(Err(failure))) => Outcome::Failed { reason: failure.to_string() },
         Ok(Err(panic)) => Outcome::Failed { reason: format!("a panic: {}", panic_message(&*panic)) },
         Err(_) => Outcome::Failed { reason: format!("not done after {time_max:?}") },
     };
+    if case.is_exclusive()
+        && let Err(failure) = trial.heal().await
+    {
+        outcome = Outcome::Failed { reason: format!("the server could not be healed: {failure}") };
+    }
     let (name, group) = (case.name, case.group);
     CaseReport { name, group, outcome, notes: trial.into_notes(), took: began.elapsed() }
 }
