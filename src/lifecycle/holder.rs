@@ -173,7 +173,9 @@ impl Shared {
                     return lease;
                 }
                 // Its time counts from when it was asked for. Nobody was told of it, and it ends by itself.
-                Ok((lease, _)) => tracing::debug!(lease = %lease.id, "the new lease came too late to be held"),
+                Ok((lease, _)) => {
+                    tracing::debug!(lease = %lease.id, "the new lease came too late to be held")
+                }
                 Err(error) => tracing::debug!(%error, "no new lease yet"),
             }
             tokio::time::sleep(backoff.fail()).await;
