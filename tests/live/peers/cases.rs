@@ -36,7 +36,7 @@ async fn client(runtime: &DistributedRuntime) -> Client<(), u64> {
     runtime.endpoint(WORK).unwrap().client().await.unwrap()
 }
 
-/// A caller who reaches etcd through a proxy, and NATS directly.
+/// A caller who reaches etcd through a proxy, and the bus directly.
 async fn distant_caller(backends: &Backends) -> (DistributedRuntime, Proxy) {
     let proxy = Proxy::start(backends.etcd.as_ref().unwrap().endpoint()).await;
     let builder = DistributedRuntime::builder().settings(settings(|_| {}));
@@ -89,7 +89,7 @@ pub(super) async fn d04_u3493_an_outage_longer_than_the_lease_heals(version: Ver
 /// U7932: an etcd that is restarted, or hangs, for less than the lease lives changes nothing: the same lease,
 /// and a record that nobody touched.
 pub(super) async fn u7932_a_blink_of_etcd_changes_nothing(version: Version) {
-    let mut backends = real(version).await;
+    let mut backends = Backends::memory().with_etcd(version).await;
     let (worker, _serving) = worker(&backends).await;
     let before = backends.records().await;
     let held = worker.lease().get();
@@ -142,7 +142,7 @@ pub(super) async fn u10798_nats_may_start_later(version: Version) {
 /// U11144: an instance that went away while a caller could not see it is not called after it can see again;
 /// until then the caller keeps what it saw, and says how old that is.
 pub(super) async fn u11144_an_instance_that_went_during_an_outage_does_not_stay(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let (stays, _one) = worker(&backends).await;
     let (goes, _two) = worker(&backends).await;
     let (caller, proxy) = distant_caller(&backends).await;
@@ -164,7 +164,7 @@ pub(super) async fn u11144_an_instance_that_went_during_an_outage_does_not_stay(
 
 /// U11144: neither a component nor an endpoint matches one whose name begins in the same way.
 pub(super) async fn u11144_a_component_does_not_match_a_longer_name(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let worker = backends.runtime().await;
     let mut servings = Vec::new();
     for endpoint in ["fleet/worker2/work", "fleet/worker/work2", "fleet/worker/work/more", WORK] {
@@ -186,7 +186,7 @@ pub(super) async fn u11144_a_component_does_not_match_a_longer_name(version: Ver
 /// U13206: who follows the changes is told of an instance that died while etcd was away, once, and is not told
 /// that those that live were gone.
 pub(super) async fn u13206_a_removal_during_an_outage_is_reported(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let (stays, _one) = worker(&backends).await;
     let (dies, _two) = worker(&backends).await;
     let (caller, proxy) = distant_caller(&backends).await;
@@ -210,7 +210,7 @@ pub(super) async fn u13206_a_removal_during_an_outage_is_reported(version: Versi
 /// U1592: a watch whose connection falls silent, and is never closed, is noticed; what was missed is made up
 /// for as soon as there is a way again.
 pub(super) async fn u1592_a_watch_that_falls_silent_is_noticed(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let (_one, _serving) = worker(&backends).await;
     let (caller, proxy) = distant_caller(&backends).await;
     let client = client(&caller).await;
@@ -314,7 +314,7 @@ pub(super) fn d15_a_busy_pool_does_not_lose_the_lease(version: Version) {
     while blocked.load(Ordering::SeqCst) < THREADS {
         std::thread::yield_now();
     }
-    outside.block_on(sleep(TTL * 5 / 2));
+    outside.block_on(async { sleep(TTL * 5 / 2).await });
     assert_eq!(blocked.load(Ordering::SeqCst), THREADS, "the pool was not blocked");
     assert_eq!(outside.block_on(backends.records()), before);
     assert!(matches!(runtime.lease().get(), LeaseState::Held { epoch: 1, .. }));
