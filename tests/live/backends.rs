@@ -11,6 +11,8 @@ use slipring_nats::NatsMessaging;
 use slipring_servers::{Etcd, Nats, Version};
 use tokio::time::Instant;
 
+use crate::worker::Addresses;
+
 /// The lease's time to live: as short as etcd grants with the elections of a test, twice over.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 /// The endpoint that is served and called.
@@ -40,6 +42,12 @@ impl Backends {
     /// With a real bus.
     pub(crate) async fn with_nats(self, version: Version) -> Self {
         Self { nats: Some(Nats::start(version).await), ..self }
+    }
+
+    /// Where the servers are; both are real ones.
+    pub(crate) fn addresses(&self) -> Addresses {
+        let (etcd, nats) = (self.etcd.as_ref().unwrap(), self.nats.as_ref().unwrap());
+        Addresses { etcd: vec![etcd.endpoint()], nats: nats.endpoint() }
     }
 
     /// A handle to the store on a connection of its own, as another process would have it.
@@ -98,10 +106,11 @@ pub(crate) fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
 /// The records that are in a store, by key.
 pub(crate) async fn records(store: &dyn Discovery) -> Vec<Record> {
     let entries = store.read(Range::All).await.unwrap().entries;
-    entries.iter().filter_map(record).collect()
+    entries.iter().filter_map(decode).collect()
 }
 
-fn record(entry: &Entry) -> Option<Record> {
+/// The record that an entry holds, if it is one.
+pub(crate) fn decode(entry: &Entry) -> Option<Record> {
     Record::decode(&entry.key, &entry.value).ok()
 }
 

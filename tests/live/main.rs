@@ -5,5 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may, and so may what it is set up with")]
 
 mod backends;
+mod chaos;
 mod combinations;
+mod peers;
+mod rolling;
 mod scenarios;
+mod worker;
