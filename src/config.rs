@@ -1,131 +1,144 @@
 //! Which backends to use, as text: what an operator changes without changing the program.
 
+mod backends;
+#[cfg(test)]
+mod tests;
+
 use std::env::VarError;
-use std::sync::Arc;
+use std::str::FromStr;
 
-use slipring_core::{Discovery, Error, Messaging, Result};
+use serde::de::{self, Deserialize, Deserializer};
+use slipring_core::{Address, Error, Result};
 
-use crate::name::{Deployment, near_misses};
+pub(crate) use self::backends::{Backends, lease_ttl};
+use crate::name::Deployment;
 use crate::settings::Settings;
 
-/// The variable that names the discovery backend.
-const DISCOVERY: &str = "SLIPRING_DISCOVERY";
-/// The variable that names the messaging backend.
-const MESSAGING: &str = "SLIPRING_MESSAGING";
-/// The variable that names the deployment.
-const DEPLOYMENT: &str = "SLIPRING_DEPLOYMENT";
-/// The backend of both, if nothing is said.
-const DEFAULT: &str = "memory:";
-/// Every scheme that some build knows.
-const SCHEMES: [&str; 3] = ["memory", "etcd", "nats"];
-
-/// What the variables ask for.
-pub(crate) struct Backends {
-    pub(crate) discovery: Arc<dyn Discovery>,
-    pub(crate) messaging: Arc<dyn Messaging>,
-    pub(crate) deployment: Deployment,
-    pub(crate) settings: Settings,
+/// Which backends a runtime uses, which deployment it belongs to, and how long it waits for what.
+///
+/// It comes from three environment variables ([`from_env`](Self::from_env)), or from a file of any format that
+/// serde reads; every field may be left out, and a field that does not exist is refused.
+///
+/// | field | variable | is | default |
+/// |---|---|---|---|
+/// | `discovery` | `SLIPRING_DISCOVERY` | `memory:`, or `etcd://host:2379,host2:2379?ttl=10s` | `memory:` |
+/// | `messaging` | `SLIPRING_MESSAGING` | `memory:`, or `nats://host:4222,host2:4222` | `memory:` |
+/// | `deployment` | `SLIPRING_DEPLOYMENT` | what every key, subject, inbox and service name begins with | empty |
+/// | `settings` | | the [`Settings`], each by its name | theirs |
+///
+/// ```
+/// let config: slipring::Config = serde_json::from_str(
+///     r#"{
+///         "discovery": "memory:?ttl=5s",
+///         "deployment": "staging",
+///         "settings": { "drain_timeout": "1m", "lease_policy": "fence" }
+///     }"#,
+/// )?;
+/// assert_eq!(config.settings.drain_timeout.as_secs(), 60);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
+///
+/// # Addresses
+/// `scheme://user:password@host:port,host2:port?option=value&option2=value2`; all but the scheme may be left
+/// out, as far as the backend can do without it. `%xx` stands for a byte that could not be written otherwise.
+/// On every discovery backend the option `ttl` is the time to live of the runtime's lease and overrides
+/// [`Settings::lease_ttl`]; what else there is, the documentation of the adapter's own `Config` lists.
+///
+/// # Secrets
+/// A password in an address can be seen by whoever lists a process's environment or reads the file, so each
+/// secret can also be named: `password_file=/run/secrets/etcd`, or `password_env=ETCD_PASSWORD`. Neither
+/// `Debug` nor a log line nor an error shows one. (A parser of files may show a whole line that it cannot
+/// read: one more reason to name secrets.) This type cannot be serialized for the same reason.
+///
+/// # Deployments
+/// Several deployments may share the servers, each with credentials that reach nothing of the others. The
+/// README lists the permissions that the servers have to be given.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where keys, leases and watches are.
+    #[serde(deserialize_with = "parsed")]
+    pub discovery: Address,
+    /// Where messages go.
+    #[serde(deserialize_with = "parsed")]
+    pub messaging: Address,
+    /// Keeps apart what shares the servers.
+    #[serde(deserialize_with = "parsed")]
+    pub deployment: Deployment,
+    /// The bounds and intervals.
+    pub settings: Settings,
 }
 
-pub(crate) fn from_env() -> Result<Backends> {
-    from(|variable| match std::env::var(variable) {
-        Ok(value) => Ok(Some(value)),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Error::invalid(variable, "", "it is not UTF-8")),
-    })
-}
-
-/// The backends that these variables ask for. Both in memory share one world.
-fn from(variable: impl Fn(&'static str) -> Result<Option<String>>) -> Result<Backends> {
-    let discovery = variable(DISCOVERY)?.unwrap_or_else(|| DEFAULT.to_owned());
-    let messaging = variable(MESSAGING)?.unwrap_or_else(|| DEFAULT.to_owned());
-    let deployment = Deployment::new(variable(DEPLOYMENT)?.unwrap_or_default())?;
-    check(DISCOVERY, &discovery)?;
-    check(MESSAGING, &messaging)?;
-    memory(deployment)
-}
-
-/// Refuses what this build cannot reach, each cause with what to do about it.
-fn check(variable: &'static str, address: &str) -> Result<()> {
-    let Some((scheme, rest)) = address.split_once(':') else {
-        let problem = "it has no scheme; allowed: an address such as \"memory:\"";
-        return Err(Error::invalid(variable, address, problem));
-    };
-    match scheme {
-        "memory" if !cfg!(feature = "memory") => Err(Error::unsupported(
-            format!("{variable}={address}"),
-            "this program was built without it; enable slipring's feature \"memory\"",
-        )),
-        "memory" if !rest.is_empty() => {
-            Err(Error::invalid(variable, address, "nothing may follow \"memory:\", which is in this process"))
-        }
-        "memory" => Ok(()),
-        scheme if SCHEMES.contains(&scheme) => Err(Error::unsupported(
-            format!("{variable}={scheme}:..."),
-            "this version of slipring has no such backend yet; give the builder one of your own",
-        )),
-        scheme => {
-            let near = near_misses(scheme, SCHEMES);
-            let meant = if near.is_empty() {
-                String::new()
-            } else {
-                format!(" (did you mean {}?)", near.join(" or "))
-            };
-            let problem = format!("unknown scheme{meant}; allowed: {}", SCHEMES.join(", "));
-            Err(Error::invalid(variable, scheme, problem))
-        }
+impl Config {
+    /// These backends, no deployment, and the default settings.
+    pub fn new(discovery: Address, messaging: Address) -> Self {
+        Self { discovery, messaging, deployment: Deployment::default(), settings: Settings::default() }
     }
-}
 
-#[cfg(feature = "memory")]
-fn memory(deployment: Deployment) -> Result<Backends> {
-    let world = slipring_memory::MemoryWorld::new();
-    Ok(Backends {
-        discovery: Arc::new(world.discovery()),
-        messaging: Arc::new(world.messaging()),
-        deployment,
-        settings: Settings::default(),
-    })
-}
+    /// In this deployment.
+    #[must_use]
+    pub fn with_deployment(mut self, deployment: Deployment) -> Self {
+        self.deployment = deployment;
+        self
+    }
 
-#[cfg(not(feature = "memory"))]
-fn memory(_deployment: Deployment) -> Result<Backends> {
-    unreachable!("an address in memory is refused by a build without it")
-}
+    /// With these settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
 
-#[cfg(all(test, feature = "memory"))]
-mod tests {
-    use super::*;
-
-    fn given(pairs: &'static [(&'static str, &'static str)]) -> Result<Backends> {
-        from(|variable| {
-            Ok(pairs.iter().find(|(name, _)| *name == variable).map(|(_, value)| (*value).to_owned()))
+    /// What the environment variables say.
+    ///
+    /// # Errors
+    /// [`Invalid`](Error::Invalid) naming the variable whose text is none.
+    pub fn from_env() -> Result<Self> {
+        Self::from_variables(|name| match std::env::var(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => Err(Error::invalid(name, "..", "it is not UTF-8")),
         })
     }
 
-    /// Without variables everything is in memory; a deployment is taken over (U1188: no server is needed).
-    #[test]
-    fn u1188_nothing_set_means_memory() {
-        assert_eq!(given(&[]).unwrap().deployment, Deployment::default());
-        let staging = given(&[(DEPLOYMENT, "staging"), (MESSAGING, "memory:")]).unwrap();
-        assert_eq!(staging.deployment.as_str(), "staging");
-    }
-
-    /// Each mistake has an error of its own, which names the variable and what to do.
-    #[test]
-    fn mistakes_are_told_apart() {
-        let code = |pairs| given(pairs).err().map(|error| (error.code(), error.to_string()));
-        for (pairs, kind, words) in [
-            (&[(DISCOVERY, "localhost")], "invalid", "scheme"),
-            (&[(DISCOVERY, "memroy:")], "invalid", "did you mean memory"),
-            (&[(MESSAGING, "memory:there")], "invalid", "nothing may follow"),
-            (&[(DISCOVERY, "etcd://a:1")], "unsupported", "no such backend"),
-            (&[(DEPLOYMENT, "a b")], "invalid", "deployment"),
-        ] as [(&'static [_], _, _); 5]
-        {
-            let (found, text) = code(pairs).unwrap();
-            assert_eq!(found, kind);
-            assert!(text.contains(words), "{text}");
+    fn from_variables(variable: impl Fn(&'static str) -> Result<Option<String>>) -> Result<Self> {
+        let mut config = Self::default();
+        if let Some(discovery) = read("SLIPRING_DISCOVERY", &variable)? {
+            config.discovery = discovery;
         }
+        if let Some(messaging) = read("SLIPRING_MESSAGING", &variable)? {
+            config.messaging = messaging;
+        }
+        if let Some(deployment) = read("SLIPRING_DEPLOYMENT", &variable)? {
+            config.deployment = deployment;
+        }
+        Ok(config)
     }
+}
+
+/// Everything in memory, without a deployment.
+impl Default for Config {
+    fn default() -> Self {
+        let memory = || "memory:".parse().expect("a scheme alone is an address");
+        Self::new(memory(), memory())
+    }
+}
+
+/// The value of a variable, if it is set.
+fn read<T: FromStr<Err = Error>>(
+    name: &'static str,
+    variable: impl Fn(&'static str) -> Result<Option<String>>,
+) -> Result<Option<T>> {
+    let named = |mut error| {
+        if let Error::Invalid { what, .. } = &mut error {
+            *what = name;
+        }
+        error
+    };
+    variable(name)?.map(|text| text.parse().map_err(named)).transpose()
+}
+
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = Error>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
 }

@@ -55,13 +55,16 @@ mod settings;
 #[cfg(all(feature = "signals", unix))]
 mod signals;
 
-pub use slipring_core::{Discovery, Effect, Environment, Error, Messaging, Result, Retry, SystemEnvironment};
+pub use slipring_core::{
+    Address, Discovery, Effect, Environment, Error, Messaging, Result, Retry, SystemEnvironment,
+};
 #[cfg(feature = "memory")]
 pub use slipring_memory::MemoryWorld;
 
 pub use self::client::{Client, Request, Responses, Routing};
 pub use self::codec::Codec;
 pub use self::component::{Component, Endpoint, Namespace};
+pub use self::config::Config;
 pub use self::endpoint::{Context, Fault, HealthCheck, Serve, Serving, TraceContext};
 pub use self::event::{Event, EventStream, Events};
 pub use self::lifecycle::{LeaseState, Lifecycle, Outcome, PhaseReport, StopReport};

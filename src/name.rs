@@ -190,9 +190,14 @@ impl Deployment {
         if self.0.is_empty() { Range::All } else { path::prefix(self.prefix('/')).into() }
     }
 
-    /// The inbox of this number: `_INBOX.{hex}` behind the deployment.
+    /// What the subjects of its inboxes begin with: `_INBOX` behind the deployment.
+    pub fn inboxes(&self) -> Subject {
+        path::subject(format!("{}_INBOX", self.prefix('.')))
+    }
+
+    /// The inbox of this number: `{inboxes}.{hex}`.
     pub fn inbox(&self, number: u64) -> Subject {
-        path::subject(format!("{}_INBOX.{number:016x}", self.prefix('.')))
+        path::subject(format!("{}.{number:016x}", self.inboxes()))
     }
 
     /// The key of a runtime's anchor, `$slipring/anchor/{hex}` behind the deployment: what its writes are
@@ -308,6 +313,7 @@ mod tests {
         assert_eq!(staging.anchor_key(0x1a).as_str(), "@staging/$slipring/anchor/1a");
         assert_eq!(none.inbox(0x1a).as_str(), "_INBOX.000000000000001a");
         assert_eq!(staging.inbox(0x1a).as_str(), "@staging._INBOX.000000000000001a");
+        assert_eq!(staging.inboxes().as_str(), "@staging._INBOX");
         assert_eq!(none.range(), Range::All);
         assert!(staging.range().contains(&staging.store_key()));
         assert!(!staging.range().contains(&none.store_key()));

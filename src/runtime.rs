@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use slipring_core::service::ServiceReport;
 use slipring_core::{
-    Discovery, DiscoveryCapabilities, Environment, Error, Messaging, MessagingCapabilities, MessagingExt,
-    Result, Subject, SystemEnvironment,
+    Address, Discovery, DiscoveryCapabilities, Environment, Error, Messaging, MessagingCapabilities,
+    MessagingExt, Result, Subject, SystemEnvironment,
 };
 use tokio::sync::OnceCell;
 
 use crate::client::RetryBudget;
 use crate::component::{Component, Endpoint, Namespace};
-use crate::config::{self, Backends};
+use crate::config::{Backends, Config, lease_ttl};
 use crate::event::Publishers;
 use crate::lifecycle::{LeaseHolder, LeaseState, Outcome, Phases, StopReport};
 use crate::name::{Deployment, Reference};
@@ -63,17 +63,18 @@ impl DistributedRuntime {
     /// `memory:` by default), `SLIPRING_DEPLOYMENT` (empty by default).
     ///
     /// # Errors
-    /// `Invalid` naming the variable, `Unsupported` for a backend that this build does not have, and those of
-    /// [`RuntimeBuilder::build`].
+    /// Those of [`Config::from_env`] and of [`from_config`](Self::from_config).
     pub async fn from_env() -> Result<Self> {
-        let Backends { discovery, messaging, deployment, settings } = config::from_env()?;
-        Self::builder()
-            .discovery(discovery)
-            .messaging(messaging)
-            .deployment(deployment)
-            .settings(settings)
-            .build()
-            .await
+        Self::from_config(Config::from_env()?).await
+    }
+
+    /// A runtime on the backends that a configuration names.
+    ///
+    /// # Errors
+    /// `Invalid` naming what is wrong, `Unsupported` for a backend that this build does not have, and those of
+    /// [`RuntimeBuilder::build`].
+    pub async fn from_config(config: Config) -> Result<Self> {
+        Self::builder().config(config).build().await
     }
 
     /// A runtime to be put together.
@@ -239,11 +240,20 @@ pub struct RuntimeBuilder {
     discovery: Option<Arc<dyn Discovery>>,
     messaging: Option<Arc<dyn Messaging>>,
     environment: Option<Arc<dyn Environment>>,
+    /// Where the backends are that were not handed in.
+    addresses: Option<(Address, Address)>,
     deployment: Deployment,
     settings: Settings,
 }
 
 impl RuntimeBuilder {
+    /// The deployment and settings of a configuration, and its backends unless others are handed in.
+    pub fn config(mut self, config: Config) -> Self {
+        let Config { discovery, messaging, deployment, settings } = config;
+        self.addresses = Some((discovery, messaging));
+        self.deployment(deployment).settings(settings)
+    }
+
     /// The backend of keys, leases and watches.
     pub fn discovery(mut self, discovery: impl Discovery) -> Self {
         self.discovery = Some(Arc::new(discovery));
@@ -286,12 +296,13 @@ impl RuntimeBuilder {
     /// # Errors
     /// `Invalid` without a backend or for a setting that cannot work; `Unsupported` for a backend that cannot
     /// do what is needed; those of the backends.
-    pub async fn build(self) -> Result<DistributedRuntime> {
+    pub async fn build(mut self) -> Result<DistributedRuntime> {
+        let environment = self.environment.take().unwrap_or_else(|| Arc::new(SystemEnvironment::new()));
+        self.open(&environment)?;
         let missing =
             |what| Error::invalid("runtime", "", format!("it needs a {what} backend: call .{what}(..)"));
         let discovery = self.discovery.ok_or_else(|| missing("discovery"))?;
         let messaging = self.messaging.ok_or_else(|| missing("messaging"))?;
-        let environment = self.environment.unwrap_or_else(|| Arc::new(SystemEnvironment::new()));
         let settings = self.settings;
         settings.check()?;
         let (discovery_can, messaging_can) =
@@ -328,6 +339,20 @@ impl RuntimeBuilder {
             platform,
         };
         Ok(DistributedRuntime { inner: Arc::new(inner) })
+    }
+
+    /// Opens the configured backends that were not handed in.
+    fn open(&mut self, environment: &Arc<dyn Environment>) -> Result<()> {
+        let Some((discovery, messaging)) = self.addresses.take() else { return Ok(()) };
+        let backends = Backends::new(environment.clone());
+        if self.discovery.is_none() {
+            self.settings.lease_ttl = lease_ttl(&discovery)?.unwrap_or(self.settings.lease_ttl);
+            self.discovery = Some(backends.discovery(&discovery)?);
+        }
+        if self.messaging.is_none() {
+            self.messaging = Some(backends.messaging(&messaging, &self.deployment)?);
+        }
+        Ok(())
     }
 }
 

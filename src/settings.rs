@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use slipring_core::{Error, Result};
+use serde::de::{self, Deserialize, Deserializer};
+use slipring_core::{Error, Result, parse_duration};
 
-/// What a runtime does when its lease is lost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a runtime does when its lease is lost. In a file: `keep_serving` or `fence`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LeasePolicy {
     /// Goes on serving, and says so: for work that anybody may do.
@@ -14,42 +16,57 @@ pub enum LeasePolicy {
     Fence,
 }
 
-/// The bounds and intervals of a runtime. Every one has a default that suits a service on a local network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The bounds and intervals of a runtime. Every one has a default that suits a service on a local network, and
+/// may be left out of a file, in which durations are texts such as `"500ms"` or `"10s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Settings {
     /// Time to live asked for the runtime's lease. Default 10 s.
+    #[serde(deserialize_with = "duration")]
     pub lease_ttl: Duration,
     /// What happens without a lease. Default: serving goes on.
     pub lease_policy: LeasePolicy,
     /// How long one call to a backend may take. Default 5 s.
+    #[serde(deserialize_with = "duration")]
     pub backend_timeout: Duration,
     /// How long `serve` waits until the endpoint is subscribed, and then until its record is in the store.
     /// Default 10 s.
+    #[serde(deserialize_with = "duration")]
     pub register_timeout: Duration,
     /// How long a stop waits until the records are confirmed to be gone. Default 5 s.
+    #[serde(deserialize_with = "duration")]
     pub deregister_timeout: Duration,
     /// How long a stopping endpoint still takes requests after its record is gone, so that every watcher has
     /// seen it go. Default 250 ms.
+    #[serde(deserialize_with = "duration")]
     pub watcher_grace: Duration,
     /// How long a stop waits for the requests in flight. Default 30 s.
+    #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
     /// How long a stop waits for the broker, each time: to unsubscribe, to tell the callers of what was
     /// cancelled, to revoke its lease and to close its messaging handle. Default 2 s.
+    #[serde(deserialize_with = "duration")]
     pub close_timeout: Duration,
     /// The deadline of a call that sets none. Default 10 s.
+    #[serde(deserialize_with = "duration")]
     pub call_deadline: Duration,
     /// How long a response may be silent between two items before the call is given up. Default 30 s.
+    #[serde(deserialize_with = "duration")]
     pub inactivity_max: Duration,
     /// How long a call may be silent before the caller asks whether it is alive. Default 2 s.
+    #[serde(deserialize_with = "duration")]
     pub probe_after: Duration,
     /// The same once the instance's record is gone. Default 500 ms.
+    #[serde(deserialize_with = "duration")]
     pub probe_after_gone: Duration,
     /// How long a worker goes on for a caller that says nothing. Default 15 s.
+    #[serde(deserialize_with = "duration")]
     pub caller_silence_max: Duration,
     /// How many items of one response may wait at the caller. Default 256.
     pub stream_items_max: u64,
     /// How often a shared watcher compares itself with a fresh snapshot. Default 60 s.
+    #[serde(deserialize_with = "duration")]
     pub reconcile_interval: Duration,
 }
 
@@ -101,4 +118,9 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// A duration as people write it.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }

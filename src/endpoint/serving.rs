@@ -261,6 +261,7 @@ impl ServingParts {
             })
             .await;
         phases.report.requests = self.stats.requests();
+        phases.report.errors = self.stats.errors();
         self.advance(Lifecycle::Deregistered);
         // Only now: until it is unsubscribed, a second serving would get the same requests.
         self.claim.release();

@@ -37,6 +37,8 @@ pub struct StopReport {
     pub phases: Vec<PhaseReport>,
     /// Requests that were served in the whole life of what was stopped.
     pub requests: u64,
+    /// Of these, requests that ended in an error: the handler's fault, a deadline, or a caller that gave up.
+    pub errors: u64,
     /// Requests that were cancelled because they took longer than the drain's bound.
     pub abandoned: u64,
 }
@@ -49,6 +51,7 @@ impl StopReport {
 
     pub(crate) fn absorb(&mut self, endpoint: &str, other: &Self) {
         self.requests += other.requests;
+        self.errors += other.errors;
         self.abandoned += other.abandoned;
         let phases = other.phases.iter();
         self.phases.extend(

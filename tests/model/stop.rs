@@ -82,7 +82,7 @@ async fn m14_the_record_goes_first_and_the_lease_last() {
     let (long, report) = tokio::join!(ask("true"), script);
     assert_eq!(long, None);
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.requests, world.leases().len()), (2, 0));
+    assert_eq!((report.requests, report.errors, world.leases().len()), (2, 0, 0));
 }
 
 /// U11173: what did not end within the drain's bound is cancelled, counted and reported; its caller is told
@@ -105,7 +105,7 @@ async fn u11173_what_is_abandoned_is_reported() {
     let (answer, report) = tokio::join!(request.call(), stop);
     let error = answer.unwrap_err();
     assert_eq!((error.code(), error.effect()), ("cancelled", Effect::Unknown));
-    assert_eq!((report.abandoned, report.requests, report.is_clean()), (1, 1, false));
+    assert_eq!((report.abandoned, report.requests, report.errors, report.is_clean()), (1, 1, 1, false));
     let drained = phase(&report, "drain");
     assert_eq!((drained.took, &drained.outcome), (drain, &Outcome::Abandoned(1)));
     assert!(report.to_string().contains("1 abandoned"), "{report}");

@@ -124,7 +124,8 @@ impl Store {
         Ok((self.watches.open(range, after, &self.state.history)?, base))
     }
 
-    /// Grants a lease; less than `ttl_min` is raised to it.
+    /// Grants a lease; less than `ttl_min` is raised to it, and then to a whole multiple of the profile's
+    /// [`ttl_unit`](Profile::ttl_unit).
     ///
     /// # Errors
     /// `Invalid` if the time is zero or above [`TTL_MAX`](Self::TTL_MAX).
@@ -139,7 +140,9 @@ impl Store {
         while self.state.leases.contains(id) {
             id = self.ids.draw();
         }
-        let lease = Lease { id, ttl: ttl.max(self.profile.discovery.ttl_min) };
+        let unit = self.profile.ttl_unit.as_nanos().max(1);
+        let units = ttl.max(self.profile.discovery.ttl_min).as_nanos().div_ceil(unit);
+        let lease = Lease { id, ttl: duration(units * unit) };
         self.state.leases.insert(lease, now);
         Ok(lease)
     }

@@ -1,5 +1,6 @@
 //! Real servers for tests: each test starts its own etcd or nats-server on free loopback ports, with data in a
-//! directory of its own, and both are gone when the value is dropped.
+//! directory of its own, and both are gone when the value is dropped, after a panic too. If the test process is
+//! killed, a watchdog takes its servers down.
 //!
 //! # Which versions?
 //! [`Version::Debian`] is what the distribution carries, on the path; [`Version::Newer`] is what the test
@@ -8,7 +9,7 @@
 //!
 //! # How does a test make things go wrong?
 //! [`Process`] stops, pauses and restarts a server; [`Proxy`] stands between a client and a server and cuts or
-//! silences what goes through it.
+//! silences what goes through it, in one direction or in both.
 
 #![expect(
     clippy::disallowed_methods,
@@ -23,6 +24,6 @@ mod proxy;
 
 pub use etcd::{Etcd, EtcdCluster, EtcdOptions};
 pub use nats::{Nats, NatsOptions};
-pub use ports::free_ports;
+pub use ports::{Port, free_ports};
 pub use process::{Process, Version};
-pub use proxy::Proxy;
+pub use proxy::{Direction, Proxy};

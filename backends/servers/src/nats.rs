@@ -1,6 +1,6 @@
 use std::ops::{Deref, DerefMut};
 
-use crate::free_ports;
+use crate::Port;
 use crate::process::{Directory, Process, Version};
 
 /// How often other ports are tried when somebody else was faster.
@@ -20,8 +20,6 @@ pub struct NatsOptions {
 #[derive(Debug)]
 pub struct Nats {
     process: Process,
-    port: u16,
-    _directory: Directory,
 }
 
 impl Nats {
@@ -40,28 +38,22 @@ impl Nats {
     pub async fn start_with(version: Version, options: NatsOptions) -> Self {
         let mut problem = String::new();
         for _ in 0..STARTS_MAX {
-            let [port] = free_ports();
-            let directory = Directory::new("nats", port);
+            let [port] = Port::claim();
+            let directory = Directory::new("nats", &port);
             let mut arguments: Vec<_> = ["-a", "127.0.0.1", "-p"].into_iter().map(str::to_owned).collect();
-            arguments.push(port.to_string());
+            arguments.push(port.number().to_string());
             if !options.configuration.is_empty() {
                 let file = directory.path().join("nats.conf");
                 std::fs::write(&file, &options.configuration).expect("a file for the server");
                 arguments.extend(["-c".to_owned(), file.display().to_string()]);
             }
             arguments.extend(options.arguments.iter().cloned());
-            let log = directory.path().join("log");
-            match Process::start(version.program("nats-server"), arguments, log, port).await {
-                Ok(process) => return Self { process, port, _directory: directory },
+            match Process::start(version.program("nats-server"), arguments, directory, port).await {
+                Ok(process) => return Self { process },
                 Err(error) => problem = error,
             }
         }
         panic!("{problem}");
-    }
-
-    /// Where it listens, as `127.0.0.1:port`.
-    pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
     }
 }
 

@@ -7,6 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
+use crate::Port;
+
 /// Which of the two versions of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -40,7 +42,7 @@ impl Version {
 }
 
 /// The directory of the virtual environment with the newer servers.
-pub(crate) fn environment() -> PathBuf {
+fn environment() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers");
     std::env::var_os("SLIPRING_SERVERS").map_or_else(default, PathBuf::from)
 }
@@ -59,51 +61,56 @@ fn newer(name: &str) -> Option<PathBuf> {
     programs.next()
 }
 
-/// A server process. Dropping it kills and reaps the process.
+/// A server process with its port and its directory. Dropping it kills and reaps the process, paused or not,
+/// and removes the directory; if this process is killed itself, a watchdog does the same.
 #[derive(Debug)]
 pub struct Process {
     program: PathBuf,
     arguments: Vec<String>,
-    log: PathBuf,
-    port: u16,
-    child: Option<Child>,
+    port: Port,
+    running: Option<Running>,
+    // Dropped after the process, which would write to it.
+    directory: Directory,
 }
 
 impl Process {
     /// How long a server may take until it listens.
     const START_MAX: Duration = Duration::from_secs(30);
 
-    /// Starts a program that will listen on this port; its output goes to the file `log`.
+    /// How long a server may take to end after it was asked to.
+    const STOP_MAX: Duration = Duration::from_secs(30);
+
+    /// Starts a program that will listen on this port. Its output goes to a file in the directory.
     ///
     /// # Errors
     /// The end of its output, if it ends before it listens.
-    pub async fn start(
+    pub(crate) async fn start(
         program: PathBuf,
         arguments: Vec<String>,
-        log: PathBuf,
-        port: u16,
+        directory: Directory,
+        port: Port,
     ) -> Result<Self, String> {
-        let mut process = Self { program, arguments, log, port, child: None };
+        let mut process = Self { program, arguments, port, running: None, directory };
         process.restart().await?;
         Ok(process)
     }
 
-    /// Starts it again, with the same arguments; resolves when it listens. Not while it runs.
+    /// Starts it again, with the same arguments, port and data; resolves when it listens. Not while it runs.
     ///
     /// # Errors
     /// The end of its output, if it ends before it listens.
     pub async fn restart(&mut self) -> Result<(), String> {
-        assert!(self.child.is_none(), "{} runs already", self.program.display());
-        let open = || File::options().create(true).append(true).open(&self.log);
-        let (output, errors) = (open(), open());
-        let (output, errors) = output.and_then(|output| Ok((output, errors?))).expect("a log file");
+        assert!(!self.is_running(), "{} runs already", self.program.display());
+        let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
+        let errors = log.try_clone().expect("the log file a second time");
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
-        self.child = Some(command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(log).stderr(errors);
+        let failed = |error| format!("{}: {error}", self.program.display());
+        self.running = Some(Running::start(command, self.directory.path()).map_err(failed)?);
         let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            let ended = self.child.as_mut().expect("just started").try_wait().expect("it is our child");
-            if ended.is_some() || began.elapsed() > Self::START_MAX {
+        while TcpStream::connect(self.endpoint()).await.is_err() {
+            let ended = self.running.as_mut().is_some_and(Running::has_ended);
+            if ended || began.elapsed() > Self::START_MAX {
                 self.kill();
                 return Err(format!("{} did not start:\n{}", self.program.display(), self.log_end()));
             }
@@ -112,75 +119,143 @@ impl Process {
         Ok(())
     }
 
+    /// Where it listens (or did), as `127.0.0.1:port`.
+    pub fn endpoint(&self) -> String {
+        self.port.address()
+    }
+
     /// The process id.
     ///
     /// # Panics
     /// If it does not run.
     pub fn id(&self) -> u32 {
-        self.child.as_ref().expect("the process runs").id()
+        self.running().child.id()
     }
 
     /// Does it run (or stand paused)?
     pub fn is_running(&self) -> bool {
-        self.child.is_some()
+        self.running.is_some()
     }
 
     /// SIGKILL: gone without a word. No-op if it does not run.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.running = None;
     }
 
-    /// SIGTERM: asks it to end, and waits until it has.
+    /// SIGTERM: asks it to end, and waits until it has; one that does not end in half a minute is killed.
     pub async fn terminate(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        signal(&child, Signal::TERM);
+        let Some(mut running) = self.running.take() else { return };
+        running.signal(Signal::TERM);
+        // A paused process hears of it only when it goes on.
+        running.signal(Signal::CONT);
         let began = Instant::now();
-        while child.try_wait().expect("it is our child").is_none() {
-            if began.elapsed() > Self::START_MAX {
-                let _ = child.kill();
-            }
+        while !running.has_ended() && began.elapsed() < Self::STOP_MAX {
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// SIGSTOP: it stands still; its connections stay open and silent.
+    /// SIGSTOP: it stands still; its connections stay open and silent, and new ones are accepted by the
+    /// system and get no answer.
     ///
     /// # Panics
     /// If it does not run.
     pub fn pause(&self) {
-        signal(self.child.as_ref().expect("the process runs"), Signal::STOP);
+        self.running().signal(Signal::STOP);
     }
 
-    /// SIGCONT: it goes on.
+    /// SIGCONT: it goes on. No-op if it was not paused.
     ///
     /// # Panics
     /// If it does not run.
     pub fn resume(&self) {
-        signal(self.child.as_ref().expect("the process runs"), Signal::CONT);
+        self.running().signal(Signal::CONT);
     }
 
     /// The last lines of its output.
     pub fn log_end(&self) -> String {
         const LINES: usize = 20;
-        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = std::fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
-}
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
+    /// The directory that is its own and is removed with it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the process runs")
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
-    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process has an id");
-    kill_process(id, signal).expect("the process is our child and not reaped");
+/// A process that was not reaped yet, and who watches over it. Dropping it kills and reaps.
+#[derive(Debug)]
+struct Running {
+    // Dropped first: once the process is reaped, its id may be somebody else's.
+    _watchdog: Watchdog,
+    child: Reaped,
+}
+
+impl Running {
+    fn start(mut command: Command, directory: &Path) -> std::io::Result<Self> {
+        let child = Reaped(command.spawn()?);
+        let watchdog = Watchdog::over(child.0.id(), directory)?;
+        Ok(Self { _watchdog: watchdog, child })
+    }
+
+    fn has_ended(&mut self) -> bool {
+        // Reaps it, so the watchdog must not strike any more; it only does once this process is gone.
+        self.child.0.try_wait().expect("it is our child").is_some()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process has an id");
+        // A process that ended by itself is not an error here: whoever needs it running will notice.
+        let _ = kill_process(id, signal);
+    }
+}
+
+/// A child that is killed and reaped when dropped.
+#[derive(Debug)]
+struct Reaped(Child);
+
+impl Reaped {
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A shell that waits for the end of a pipe that only this process holds, and then kills the server and
+/// removes its directory: however this process ends, its servers do not outlive it.
+#[derive(Debug)]
+struct Watchdog {
+    _shell: Reaped,
+}
+
+impl Watchdog {
+    const SCRIPT: &str = r#"read -r _; kill -KILL "$0"; sleep 0.2; rm -rf -- "$1""#;
+
+    fn over(id: u32, directory: &Path) -> std::io::Result<Self> {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new("sh");
+        command.args(["-c", Self::SCRIPT]).arg(id.to_string()).arg(directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // In a group of its own: what a terminal or a test runner sends to ours must not reach it.
+        Ok(Self { _shell: Reaped(command.process_group(0).spawn()?) })
+    }
 }
 
 /// A directory of its own for a server, removed on drop.
@@ -188,8 +263,9 @@ fn signal(child: &Child, signal: Signal) {
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub(crate) fn new(name: &str, port: u16) -> Self {
-        let name = format!("slipring-{name}-{}-{port}", std::process::id());
+    /// `port` belongs to the server, so no other server's directory has the name.
+    pub(crate) fn new(name: &str, port: &Port) -> Self {
+        let name = format!("slipring-{name}-{}-{}", std::process::id(), port.number());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a directory for a server");

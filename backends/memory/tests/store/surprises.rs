@@ -80,6 +80,14 @@ fn etcd_grants_no_lease_below_its_floor() {
     assert_eq!(lease.ttl, Duration::from_secs(2));
 }
 
+/// Leases are granted in whole seconds: a part of one is raised to it.
+#[test]
+fn etcd_grants_whole_seconds() {
+    let (mut store, ..) = etcd();
+    let mut granted = |millis| store.grant(WINDOW, Duration::from_millis(millis)).unwrap().ttl;
+    assert_eq!([3_000, 3_001, 60_999].map(&mut granted), [3, 4, 61].map(Duration::from_secs));
+}
+
 /// Wherever the looks fall, a lease ends up to half a second late and never early.
 #[test]
 fn etcd_expiry_is_up_to_half_a_second_late() {

@@ -1,0 +1,166 @@
+//! Faults of real servers and processes, under load: what the callers notice, and how soon all is well again.
+//!
+//! Each test prints a row of the table in the README. `SLIPRING_LIVE_ROUNDS` says how often each fault happens.
+
+mod callers;
+mod fleet;
+
+use std::time::Duration;
+
+use slipring_servers::Version;
+use tokio::time::{Instant, sleep};
+
+pub(crate) use self::callers::Callers;
+use self::callers::Outcomes;
+pub(crate) use self::fleet::Fleet;
+use crate::backends::TTL;
+
+/// How often a fault happens if nothing else is said.
+const ROUNDS: usize = 2;
+/// The load between two faults, so that each finds it going.
+const CALM: Duration = Duration::from_secs(1);
+/// Once the server is back, all is registered again within this and the TTL.
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
+/// The deadline of the calls: longer than an etcd may be missed.
+const PATIENT: Duration = Duration::from_secs(10);
+/// The deadline of the calls while NATS fails: shorter than it does.
+const IMPATIENT: Duration = Duration::from_secs(2);
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    KillEtcd,
+    WipeEtcd,
+    PauseEtcd,
+    KillLeader,
+    KillNats,
+    PauseNats,
+    KillWorker,
+}
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::KillEtcd => "etcd: kill -9, restart",
+            Self::WipeEtcd => "etcd: kill -9, data removed, restart",
+            Self::PauseEtcd => "etcd: paused longer than the TTL",
+            Self::KillLeader => "etcd: kill -9 the leader of 3",
+            Self::KillNats => "nats-server: kill -9, restart",
+            Self::PauseNats => "nats-server: paused",
+            Self::KillWorker => "worker: kill -9, another started",
+        }
+    }
+
+    /// May calls fail? They may not while the bus and the workers are well.
+    fn may_fail_calls(self) -> bool {
+        matches!(self, Self::KillNats | Self::PauseNats | Self::KillWorker)
+    }
+
+    fn deadline(self) -> Duration {
+        if matches!(self, Self::KillNats | Self::PauseNats) { IMPATIENT } else { PATIENT }
+    }
+
+    /// Happens, and returns when the servers are back. An outage is shorter than the TTL in even rounds, and
+    /// longer in odd ones.
+    async fn happen(self, fleet: &mut Fleet, round: usize) {
+        let outage = if round.is_multiple_of(2) { TTL / 2 } else { TTL * 2 };
+        match self {
+            Self::KillEtcd | Self::WipeEtcd => {
+                let etcd = &mut fleet.etcd[0];
+                etcd.kill();
+                if self == Self::WipeEtcd {
+                    etcd.wipe();
+                }
+                sleep(outage).await;
+                etcd.restart().await.unwrap();
+            }
+            Self::PauseEtcd => {
+                fleet.etcd[0].pause();
+                sleep(TTL * 2 + CALM).await;
+                fleet.etcd[0].resume();
+            }
+            Self::KillLeader => fleet.kill_leader().await,
+            Self::KillNats => {
+                fleet.nats.kill();
+                sleep(outage).await;
+                fleet.nats.restart().await.unwrap();
+            }
+            Self::PauseNats => {
+                fleet.nats.pause();
+                sleep(TTL + outage).await;
+                fleet.nats.resume();
+            }
+            Self::KillWorker => fleet.replace_worker(round).await,
+        }
+    }
+}
+
+/// However a fault ends, calls do not fail that should not, none is answered later than its deadline allows, no
+/// worker ends, and all that live, and only those, are registered and known to every caller soon after.
+async fn survives(fault: Fault, version: Version) {
+    let rounds = rounds(ROUNDS);
+    let members = if fault == Fault::KillLeader { 3 } else { 1 };
+    let mut fleet = Fleet::start(version, members).await;
+    let callers = Callers::start(&fleet.addresses, fault.deadline()).await;
+    let mut recoveries = Vec::new();
+    for round in 0..rounds {
+        sleep(CALM).await;
+        fault.happen(&mut fleet, round).await;
+        let back = Instant::now();
+        let recovery = fleet.settle(&callers, back, TTL + RECOVERY_MAX).await;
+        recoveries.push(recovery);
+        fleet.repair().await;
+        fleet.assert_running();
+    }
+    callers.reach_all(&fleet.ids()).await;
+    let outcomes = callers.stop().await;
+    report(fault, version, &outcomes, &mut recoveries);
+    assert_eq!((outcomes.hung, outcomes.wrong), (0, 0));
+    assert!(outcomes.ok > 0 && (fault.may_fail_calls() || outcomes.failed.is_empty()), "{outcomes:?}");
+}
+
+/// How often: as the environment says, or else so often.
+pub(crate) fn rounds(default: usize) -> usize {
+    std::env::var("SLIPRING_LIVE_ROUNDS").map_or(default, |rounds| rounds.parse().unwrap())
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the test is run for")]
+fn report(fault: Fault, version: Version, outcomes: &Outcomes, recoveries: &mut [Duration]) {
+    recoveries.sort_unstable();
+    let median = recoveries[recoveries.len() / 2];
+    println!(
+        "| {} ({version:?}) | {} | {outcomes} | {:.1} s | {:.1} s |",
+        fault.name(),
+        recoveries.len(),
+        median.as_secs_f32(),
+        recoveries.last().map_or(0.0, Duration::as_secs_f32),
+    );
+}
+
+macro_rules! faults {
+    ($($test:ident: $fault:ident;)*) => { $(
+        mod $test {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn debian() {
+                survives(Fault::$fault, Version::Debian).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn newer() {
+                survives(Fault::$fault, Version::Newer).await;
+            }
+        }
+    )* };
+}
+
+faults! {
+    etcd_killed: KillEtcd;
+    etcd_killed_and_emptied: WipeEtcd;
+    etcd_paused: PauseEtcd;
+    etcd_leader_killed: KillLeader;
+    nats_killed: KillNats;
+    nats_paused: PauseNats;
+    worker_killed: KillWorker;
+}
