@@ -78,3 +78,17 @@ mod pem {
 fn invalid(path: &Path, problem: impl std::fmt::Display) -> Error {
     Error::invalid("PEM file", path.display().to_string(), problem.to_string())
 }
+
+#[cfg(all(test, not(feature = "tls")))]
+mod tests {
+    use super::*;
+
+    /// Without the feature, asking for TLS is refused with what to do.
+    #[test]
+    fn tls_is_a_feature() {
+        let error = client_config(Some(&Tls::new())).unwrap_err();
+        assert_eq!(error.code(), "unsupported");
+        assert!(error.to_string().contains("feature `tls`"), "{error}");
+        assert!(client_config(None).is_ok());
+    }
+}

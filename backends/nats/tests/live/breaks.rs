@@ -82,7 +82,7 @@ async fn queued_publishes_die_with_their_connection() {
         // Until the socket and the queue are full: then it does not block, it is refused.
         let mut accepted = 0;
         let error = loop {
-            match publish(&broker, "s", "x".repeat(10_000)).await {
+            match within("room or a refusal", publish(&broker, "s", "x".repeat(10_000))).await {
                 Ok(()) => accepted += 1,
                 Err(error) => break error,
             }
@@ -191,6 +191,11 @@ async fn stopping_without_a_connection_ends() {
     assert_eq!(next(&mut messages).await, "1");
     assert_eq!(within("the gap", messages.next()).await, Some(Err(Error::lagged(0))));
     assert_eq!(within("the end", messages.next()).await, None);
+    // And the next connection does not ask for it again.
+    server.restart().await.unwrap();
+    connected(&broker).await;
+    let asked = broker.request(Message::new(subject("s"), "?"), Duration::from_secs(10)).await;
+    assert_eq!(asked.unwrap_err().code(), "no_responders");
 }
 
 /// Connections that were lost leave nothing behind: after 20 of them there are as many tasks as before.
