@@ -97,7 +97,8 @@ impl Contest {
             From::Back(back) => Start::After(Revision(head.0.saturating_add_signed(-back))),
             From::AtEnd => Start::After(Revision(u64::MAX)),
         };
-        let gone = matches!(start, Start::After(after) if after.0.saturating_add(1) < self.first.0 || after > head);
+        let gone =
+            matches!(start, Start::After(after) if after.0.saturating_add(1) < self.first.0 || after > head);
         if let Answer::Watch(_) = self.compare(Ask::Watch { range: range.clone(), start, gone }).await? {
             self.ranges.push(Some(range.clone()));
         }

@@ -19,8 +19,8 @@ mod search;
 mod side;
 mod step;
 
-use std::sync::Arc;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
 use slipring_core::Discovery;
 use slipring_memory::MemoryWorld;
@@ -48,12 +48,9 @@ async fn memory_side(flawed: impl FnOnce(&MemoryWorld) -> Arc<dyn Discovery>) ->
 fn a_planted_difference_is_found_and_made_small() {
     // What a flaw hides is waited for; here the clock waits for nothing.
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    for (flaw, steps_max) in [
-        (Flaw::NeverDetaches, 4),
-        (Flaw::EqualPutIsNone, 2),
-        (Flaw::SortsEvents, 2),
-        (Flaw::SkipsOne, 2),
-    ] {
+    for (flaw, steps_max) in
+        [(Flaw::NeverDetaches, 4), (Flaw::EqualPutIsNone, 2), (Flaw::SortsEvents, 2), (Flaw::SkipsOne, 2)]
+    {
         let found = search(&runtime, 2000, steps(), async |steps: Vec<Step>| {
             let one = memory_side(|world| Arc::new(world.discovery())).await;
             let other = memory_side(|world| Arc::new(Planted { store: world.discovery(), flaw })).await;

@@ -47,7 +47,8 @@ where
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let config = Config { cases, max_shrink_iters: SHRINKS_MAX, failure_persistence: None, ..Config::default() };
+    let config =
+        Config { cases, max_shrink_iters: SHRINKS_MAX, failure_persistence: None, ..Config::default() };
     let attempt = |steps: Vec<S>| runtime.block_on(attempt(steps));
     let outcome = TestRunner::new_with_rng(config, rng)
         .run(&sequences, |steps| attempt(steps).map_err(TestCaseError::fail));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use slipring_core::{
-    Base, Batch, Change, Commit, Discovery, Effect, Entry, Error, Guard, LeaseId, Op, Range, Result, Revision,
-    Snapshot, Start, Txn, async_trait,
+    Base, Batch, Change, Commit, Discovery, Effect, Entry, Error, Guard, LeaseId, Op, Range, Result,
+    Revision, Snapshot, Start, Txn, async_trait,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -109,9 +109,7 @@ impl Side {
                 Answer::Commit(self.commit(commit))
             }
             Ask::Grant(ttl) => Answer::Lives(self.grant(*ttl).await?),
-            Ask::KeepAlive(lease) => {
-                Answer::Lives(self.discovery.keep_alive(self.theirs(*lease)).await?)
-            }
+            Ask::KeepAlive(lease) => Answer::Lives(self.discovery.keep_alive(self.theirs(*lease)).await?),
             Ask::Revoke(lease) => {
                 self.discovery.revoke(self.theirs(*lease)).await?;
                 Answer::Done
@@ -268,10 +266,7 @@ fn names_several_leases(txn: &Txn) -> bool {
 }
 
 /// The next item of a watch that is more than progress.
-async fn next(
-    events: &mut BoxStream<'static, Result<Batch>>,
-    deadline: Instant,
-) -> Option<Result<Batch>> {
+async fn next(events: &mut BoxStream<'static, Result<Batch>>, deadline: Instant) -> Option<Result<Batch>> {
     loop {
         match timeout_at(deadline, events.next()).await {
             Ok(Some(Ok(progress))) if progress.changes.is_empty() => {}
