@@ -56,6 +56,11 @@ impl Fault {
         matches!(self, Self::KillNats | Self::PauseNats | Self::KillWorker)
     }
 
+    /// Must every lease be a new one afterwards? Else it did not happen.
+    fn ends_leases(self) -> bool {
+        matches!(self, Self::WipeEtcd | Self::PauseEtcd)
+    }
+
     fn deadline(self) -> Duration {
         if matches!(self, Self::KillNats | Self::PauseNats) { IMPATIENT } else { PATIENT }
     }
@@ -102,13 +107,19 @@ async fn survives(fault: Fault, version: Version) {
     let members = if fault == Fault::KillLeader { 3 } else { 1 };
     let mut fleet = Fleet::start(version, members).await;
     let callers = Callers::start(&fleet.addresses, fault.deadline()).await;
+    let (_, mut before) = fleet.settle(&callers, Instant::now(), RECOVERY_MAX).await;
     let mut recoveries = Vec::new();
     for round in 0..rounds {
         sleep(CALM).await;
         fault.happen(&mut fleet, round).await;
         let back = Instant::now();
-        let recovery = fleet.settle(&callers, back, TTL + RECOVERY_MAX).await;
+        let (recovery, after) = fleet.settle(&callers, back, TTL + RECOVERY_MAX).await;
         recoveries.push(recovery);
+        assert!(
+            !fault.ends_leases() || before.is_disjoint(&after),
+            "a lease survived: {before:?}, {after:?}"
+        );
+        before = after;
         fleet.repair().await;
         fleet.assert_running();
     }

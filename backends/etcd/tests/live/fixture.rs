@@ -10,7 +10,7 @@ use slipring_core::{
     SystemEnvironment, Watch, async_trait,
 };
 use slipring_etcd::{Config, EtcdDiscovery};
-use slipring_servers::{Etcd, Version};
+use slipring_servers::{Etcd, Proxied, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -21,13 +21,14 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 /// One etcd, for the conformance kit.
 #[derive(Debug)]
 pub(crate) struct EtcdFixture {
-    server: Etcd,
+    server: Proxied<Etcd>,
     environment: Arc<dyn Environment>,
 }
 
 impl EtcdFixture {
     pub(crate) async fn start(version: Version) -> Arc<Self> {
-        Arc::new(Self { server: Etcd::start(version).await, environment: system() })
+        let server = Proxied::new(Etcd::start(version).await).await;
+        Arc::new(Self { server, environment: system() })
     }
 }
 
@@ -42,18 +43,21 @@ impl Fixture for EtcdFixture {
         Ok(Some(Arc::new(EtcdDiscovery::new(config, self.environment.clone())?)))
     }
 
-    fn can(&self, action: Action) -> bool {
-        action == Action::Compact
+    fn can(&self, _: Action) -> bool {
+        true
     }
 
     async fn act(&self, action: Action) -> Result<()> {
         match action {
-            Action::Compact => {
-                self.server.compact().await;
-                Ok(())
-            }
-            other => Err(Error::unsupported(format!("{other:?}"), "not here")),
+            Action::Compact => self.server.server().await.compact().await,
+            Action::Stop => self.server.stop().await,
+            Action::Start => self.server.start().await,
+            Action::Pause => self.server.pause().await,
+            Action::Resume => self.server.resume().await,
+            Action::Cut => self.server.cut().await,
+            other => return Err(Error::unsupported(format!("{other:?}"), "not here")),
         }
+        Ok(())
     }
 }
 
