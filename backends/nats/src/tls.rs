@@ -1,5 +1,6 @@
 //! TLS with the provider that is compiled in here; none is ever installed for the whole process.
 
+#[cfg(feature = "tls")]
 use std::path::Path;
 use std::sync::Arc;
 
