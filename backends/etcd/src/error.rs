@@ -54,6 +54,11 @@ pub(crate) fn is_about_credentials(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
+/// Does etcd know who we are, and not permit this?
+pub(crate) fn is_forbidden(message: &str) -> bool {
+    message.contains("permission denied")
+}
+
 /// Does etcd not know (any more) the lease that the request named?
 pub(crate) fn is_lease_unknown(error: &etcd_client::Error) -> bool {
     match error {

@@ -21,7 +21,7 @@ pub(crate) async fn grant(
     environment: &dyn Environment,
     ttl: Duration,
 ) -> Result<Lease> {
-    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
     if seconds == 0 || seconds > TTL_SECONDS_MAX {
         let problem = format!("allowed: more than 0s, up to {TTL_SECONDS_MAX}s");
         return Err(Error::invalid("ttl", format!("{ttl:?}"), problem));

@@ -25,8 +25,9 @@ mod messaging;
 mod route;
 mod state;
 mod tap;
+mod tls;
 mod wire;
 
-pub use config::{Config, Credentials};
+pub use config::{Config, Credentials, Tls};
 pub use messaging::NatsMessaging;
 pub use state::ConnectionState;

@@ -19,15 +19,17 @@ mod search;
 mod side;
 mod step;
 
-use std::sync::Arc;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
-use slipring_core::Discovery;
+use etcd_client::{Client, WatchOptions};
+use slipring_core::{Discovery, Prefix, SystemEnvironment};
+use slipring_etcd::{Config, EtcdDiscovery};
 use slipring_memory::MemoryWorld;
 use slipring_servers::{Etcd, Version};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contest::{Contest, Counts};
+use crate::contest::{Contest, Counts, KINDS};
 use crate::plain::Plain;
 use crate::planted::{Flaw, Planted};
 use crate::search::{cases, search};
@@ -48,12 +50,9 @@ async fn memory_side(flawed: impl FnOnce(&MemoryWorld) -> Arc<dyn Discovery>) ->
 fn a_planted_difference_is_found_and_made_small() {
     // What a flaw hides is waited for; here the clock waits for nothing.
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    for (flaw, steps_max) in [
-        (Flaw::NeverDetaches, 4),
-        (Flaw::EqualPutIsNone, 2),
-        (Flaw::SortsEvents, 2),
-        (Flaw::SkipsOne, 2),
-    ] {
+    for (flaw, steps_max) in
+        [(Flaw::NeverDetaches, 4), (Flaw::EqualPutIsNone, 2), (Flaw::SortsEvents, 2), (Flaw::SkipsOne, 2)]
+    {
         let found = search(&runtime, 2000, steps(), async |steps: Vec<Step>| {
             let one = memory_side(|world| Arc::new(world.discovery())).await;
             let other = memory_side(|world| Arc::new(Planted { store: world.discovery(), flaw })).await;
@@ -67,30 +66,113 @@ fn a_planted_difference_is_found_and_made_small() {
     }
 }
 
-/// Compares the simulator with an etcd through its plain client.
-fn plain(version: Version, cases: u32) {
+/// What stands between the comparison and etcd.
+#[derive(Debug, Clone, Copy)]
+enum Through {
+    PlainClient,
+    Adapter,
+}
+
+/// Compares the simulator with an etcd of this version, and asks that every kind of answer was compared.
+fn compare(version: Version, through: Through) {
     let runtime = runtime();
     let etcd = runtime.block_on(Etcd::start(version));
-    let client = runtime.block_on(etcd_client::Client::connect([etcd.endpoint()], None)).unwrap();
+    let client = runtime.block_on(Client::connect([etcd.endpoint()], None)).unwrap();
+    // Before the first revision nothing happened, so nothing of it can be lost: let something have happened.
+    runtime.block_on(client.kv_client().put("begun", "", None)).unwrap();
     let sequences = Cell::new(0_u32);
     let all = RefCell::new(Counts::new());
-    let outcome = search(&runtime, cases, steps(), async |steps: Vec<Step>| {
+    let outcome = search(&runtime, sequences_of_each(), steps(), async |steps: Vec<Step>| {
         sequences.set(sequences.get() + 1);
-        let one = memory_side(|world| Arc::new(world.discovery())).await;
-        let store = Plain::new(client.clone(), format!("{}/", sequences.get()));
-        let other = Side::new(Arc::new(store), Arc::new(client.clone())).await;
-        let counts = Contest::new([one, other]).await.run(&steps).await.map_err(|found| found.to_string())?;
+        let prefix = format!("{}/", sequences.get());
+        let store: Arc<dyn Discovery> = match through {
+            Through::PlainClient => Arc::new(Plain::new(client.clone(), prefix)),
+            Through::Adapter => Arc::new(adapter(&etcd, &prefix)),
+        };
+        let simulated = memory_side(|world| Arc::new(world.discovery())).await;
+        let real = Side::new(store, Arc::new(client.clone())).await;
+        let run = Contest::new([simulated, real]).await.run(&steps).await;
+        let counts = run.map_err(|divergence| divergence.to_string())?;
         counts.into_iter().for_each(|(kind, count)| *all.borrow_mut().entry(kind).or_default() += count);
         Ok(())
     });
-    println!("{all:?}");
     if let Err(found) = outcome {
-        panic!("{version:?}: {:?}\n{}", found.steps, found.reason);
+        panic!("{version:?}, {through:?}: {:?}\n{}", found.steps, found.reason);
     }
+    let all = all.into_inner();
+    println!("{version:?}, {through:?}: {all:?}");
+    let missing: Vec<_> = KINDS.iter().filter(|kind| !all.contains_key(*kind)).collect();
+    assert!(missing.is_empty(), "nothing of this kind was compared: {missing:?}");
 }
 
-/// x
+/// A twentieth of the sequences is about natural expiry; the others are shared among four tests.
+fn sequences_of_each() -> u32 {
+    (cases() * 19 / 20).div_ceil(4)
+}
+
+fn adapter(etcd: &Etcd, prefix: &str) -> EtcdDiscovery {
+    let config = Config::new([etcd.endpoint()]).with_prefix(Prefix::new(prefix).unwrap());
+    EtcdDiscovery::new(config, Arc::new(SystemEnvironment::new())).unwrap()
+}
+
+/// The simulator answers as etcd 3.4 does to its plain client.
 #[test]
-fn plain_debian() {
-    plain(Version::Debian, cases() / 2);
+fn the_simulator_is_like_etcd_3_4() {
+    compare(Version::Debian, Through::PlainClient);
+}
+
+/// The simulator answers as etcd 3.5 does to its plain client.
+#[test]
+fn the_simulator_is_like_etcd_3_5() {
+    compare(Version::Newer, Through::PlainClient);
+}
+
+/// The simulator answers as the adapter on etcd 3.4 does.
+#[test]
+fn the_simulator_is_like_the_adapter_on_etcd_3_4() {
+    compare(Version::Debian, Through::Adapter);
+}
+
+/// The simulator answers as the adapter on etcd 3.5 does.
+#[test]
+fn the_simulator_is_like_the_adapter_on_etcd_3_5() {
+    compare(Version::Newer, Through::Adapter);
+}
+
+/// The simulator declares what the adapter declares, but for how long a watch is silent, which is configured.
+#[test]
+fn the_simulator_declares_what_the_adapter_does() {
+    let runtime = runtime();
+    let etcd = runtime.block_on(Etcd::start(Version::Newer));
+    let declared = runtime.block_on(adapter(&etcd, "declared/").capabilities()).unwrap();
+    let simulated = memory::profile().discovery;
+    assert_eq!(declared.with_watch_silence_max(simulated.watch_silence_max), simulated);
+}
+
+/// Why the simulator refuses to start a watch at the compacted revision: etcd accepts it, and has lost the
+/// deletion that happened there.
+#[test]
+fn etcd_loses_the_deletion_at_the_compacted_revision() {
+    let runtime = runtime();
+    for version in Version::ALL {
+        let etcd = runtime.block_on(Etcd::start(version));
+        runtime.block_on(async {
+            let mut client = Client::connect([etcd.endpoint()], None).await.unwrap();
+            client.put("gone", "", None).await.unwrap();
+            let deleted = client.delete("gone", None).await.unwrap().header().unwrap().revision();
+            client.compact(deleted, None).await.unwrap();
+            let options = WatchOptions::new().with_all_keys().with_start_revision(deleted);
+            let mut events = client.watch("", Some(options)).await.unwrap();
+            client.put("after", "", None).await.unwrap();
+            let mut seen = Vec::new();
+            while seen.last().is_none_or(|key| key != "after") {
+                let message = events.message().await.unwrap().unwrap();
+                assert!(!message.canceled(), "{version:?} refuses it");
+                seen.extend(
+                    message.events().iter().map(|event| event.kv().unwrap().key_str().unwrap().to_owned()),
+                );
+            }
+            assert_eq!(seen, ["after"], "{version:?}");
+        });
+    }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use slipring_core::{
-    Base, Batch, Change, Commit, Discovery, Effect, Entry, Error, Guard, LeaseId, Op, Range, Result, Revision,
-    Snapshot, Start, Txn, async_trait,
+    Base, Batch, Change, Commit, Discovery, Effect, Entry, Error, Guard, LeaseId, Op, Range, Result,
+    Revision, Snapshot, Start, Txn, async_trait,
 };
 use tokio::time::{Instant, timeout_at};
 
 /// How long an event may take that has to come.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// The first lease that was granted is this one in the comparison; smaller numbers are leases that never were.
 const FIRST_LEASE: u64 = 1000;
@@ -71,7 +71,7 @@ pub(crate) struct Seen {
 pub(crate) struct Failure {
     code: &'static str,
     effect: Effect,
-    /// The lease that is lost, or limit and size of what is too large.
+    /// The lease that is lost, or the limit of what is too large.
     about: Vec<u64>,
 }
 
@@ -109,9 +109,7 @@ impl Side {
                 Answer::Commit(self.commit(commit))
             }
             Ask::Grant(ttl) => Answer::Lives(self.grant(*ttl).await?),
-            Ask::KeepAlive(lease) => {
-                Answer::Lives(self.discovery.keep_alive(self.theirs(*lease)).await?)
-            }
+            Ask::KeepAlive(lease) => Answer::Lives(self.discovery.keep_alive(self.theirs(*lease)).await?),
             Ask::Revoke(lease) => {
                 self.discovery.revoke(self.theirs(*lease)).await?;
                 Answer::Done
@@ -247,7 +245,8 @@ impl Side {
             // Of several leases etcd does not say which one is lost.
             Error::LeaseLost { .. } if matches!(ask, Ask::Commit(txn) if names_several_leases(txn)) => vec![],
             Error::LeaseLost { lease, .. } => vec![self.ours(*lease).0],
-            Error::PayloadTooLarge { limit, actual, .. } => vec![*limit as u64, *actual as u64],
+            // How much a request takes beyond its values is each store's own matter.
+            Error::PayloadTooLarge { limit, .. } => vec![*limit as u64],
             _ => vec![],
         };
         Failure { code: error.code(), effect: error.effect(), about }
@@ -268,10 +267,7 @@ fn names_several_leases(txn: &Txn) -> bool {
 }
 
 /// The next item of a watch that is more than progress.
-async fn next(
-    events: &mut BoxStream<'static, Result<Batch>>,
-    deadline: Instant,
-) -> Option<Result<Batch>> {
+async fn next(events: &mut BoxStream<'static, Result<Batch>>, deadline: Instant) -> Option<Result<Batch>> {
     loop {
         match timeout_at(deadline, events.next()).await {
             Ok(Some(Ok(progress))) if progress.changes.is_empty() => {}
