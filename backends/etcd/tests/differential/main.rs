@@ -9,7 +9,11 @@
 //!
 //! A sequence that shows a difference is made as small as it gets; the seed that is printed draws it again.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails panics, and one that measures says what it measured"
+)]
 
 mod contest;
 mod expiry;
@@ -168,7 +172,7 @@ fn compare_expiry(version: Version) {
     let etcd = runtime.block_on(Etcd::start(version));
     let (sequences, all) = (Cell::new(0_u32), RefCell::new(Vec::new()));
     let groups = (cases() / 20 / 2).div_ceil(u32::try_from(AT_ONCE).unwrap());
-    let strategy = proptest::collection::vec(plans(), 1..=AT_ONCE);
+    let strategy = proptest::collection::vec(plans(), AT_ONCE);
     let outcome = search(&runtime, groups, strategy, async |group: Vec<Vec<Plan>>| {
         let runs = group.iter().map(|plans| {
             sequences.set(sequences.get() + 1);
@@ -212,7 +216,7 @@ fn many_leases_end_at_once() {
     const LEASES: usize = 700;
     let runtime = runtime();
     let etcd = runtime.block_on(Etcd::start(Version::Newer));
-    let plans = vec![Plan { seconds: 6, keys: 1, fate: Fate::Expires }; LEASES];
+    let plans = vec![Plan { seconds: 12, keys: 1, fate: Fate::Expires }; LEASES];
     let late = runtime.block_on(expire(&etcd, 1, &plans)).unwrap();
     assert_eq!(late.len(), LEASES);
     report(Version::Newer, 1, late);
