@@ -110,9 +110,10 @@ impl Contest {
             Step::Take(subscription) => self.take(step, *subscription).await?,
             Step::Stop(subscription) => {
                 if *subscription < self.subscribed.len() {
-                    self.sides.iter_mut().for_each(|side| side.stop(*subscription));
-                    let [one, other] = &mut self.sides;
-                    (one.settle().await, other.settle().await);
+                    for side in &mut self.sides {
+                        side.stop(*subscription);
+                        side.settle().await;
+                    }
                 }
             }
             Step::Drop(subscription) => self.discard(*subscription).await,
