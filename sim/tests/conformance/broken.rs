@@ -119,7 +119,9 @@ impl Fixture for BrokenLinked {
                 }
             }
             // The next write is executed, and its caller does not learn of it.
-            (LosesReplies | Store(RetriesBlindly | DoubtIsNone), Action::Cut) => self.linked.link.lose_next_reply(),
+            (LosesReplies | Store(RetriesBlindly | DoubtIsNone), Action::Cut) => {
+                self.linked.link.lose_next_reply()
+            }
             _ => {}
         }
         Ok(())

@@ -308,6 +308,8 @@ async fn no_responders_swallowed() {
     broker(BrokerFault::SwallowsNoResponders, "m7_nobody_there", "expected the error").await;
     let inbox = "m7_no_responders_arrives_at_the_inbox";
     broker(BrokerFault::SwallowsNoResponders, inbox, "in vain for the broker's answer").await;
+    let stream = "end_of_a_reader_is_noticed";
+    broker(BrokerFault::SwallowsNoResponders, stream, "in vain for the writer to be told").await;
 }
 
 /// U9734: a payload limit that is not checked is caught.
@@ -350,12 +352,14 @@ async fn hidden_loss() {
 #[tokio::test(start_paused = true)]
 async fn reordered_messages() {
     broker(BrokerFault::Reorders, "m2_one_publisher_is_in_order", "in order, got").await;
+    broker(BrokerFault::Reorders, "stream_of_answers_is_whole", "the next item").await;
 }
 
 /// Delivering twice is caught.
 #[tokio::test(start_paused = true)]
 async fn duplicated_messages() {
     broker(BrokerFault::Duplicates, "m2_one_publisher_is_in_order", "in order, got").await;
+    broker(BrokerFault::Duplicates, "streams_do_not_mix", "the next item").await;
 }
 
 /// A `*` that matches several tokens is caught.
