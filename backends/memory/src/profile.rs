@@ -13,6 +13,8 @@ pub struct Profile {
     pub discovery: DiscoveryCapabilities,
     /// What the bus declares and enforces.
     pub messaging: MessagingCapabilities,
+    /// The largest transaction, in bytes: the keys of its guards and writes, and the values.
+    pub txn_bytes_max: usize,
     /// Times to live are raised to whole multiples of this; zero takes them as they are.
     pub ttl_unit: Duration,
     /// How often the store looks for leases that ended. A lease is removed at the first look at or after its
@@ -61,6 +63,7 @@ impl Profile {
                 .with_no_responders(true)
                 .with_payload_bytes_max(1024 * 1024)
                 .with_subject_bytes_max(Subject::BYTES_MAX),
+            txn_bytes_max: usize::MAX,
             ttl_unit: Duration::ZERO,
             expiry_granularity: Duration::ZERO,
             expiries_per_scan: 500,
@@ -75,13 +78,12 @@ impl Profile {
     /// a second late, at most 500 of them each half second. The bus is that of [`Profile::exact`].
     pub fn etcd() -> Self {
         let exact = Self::exact();
-        let discovery = exact
-            .discovery
-            .with_ttl_min(Duration::from_secs(2))
-            // etcd takes 1.5 MiB for the whole request; this leaves room for keys and framing.
-            .with_value_bytes_max(1_500_000);
+        let discovery =
+            exact.discovery.with_ttl_min(Duration::from_secs(2)).with_value_bytes_max(1024 * 1024);
         Self {
             discovery,
+            // 1.5 MiB for the whole request, framing included.
+            txn_bytes_max: 1536 * 1024 - 4096,
             ttl_unit: Duration::from_secs(1),
             expiry_granularity: Duration::from_millis(500),
             ..exact
@@ -107,6 +109,13 @@ impl Profile {
     #[must_use]
     pub fn with_messaging(mut self, capabilities: MessagingCapabilities) -> Self {
         self.messaging = capabilities;
+        self
+    }
+
+    /// With transactions up to this size, in bytes.
+    #[must_use]
+    pub fn with_txn_bytes_max(mut self, bytes: usize) -> Self {
+        self.txn_bytes_max = bytes;
         self
     }
 

@@ -12,10 +12,13 @@ use slipring_core::{
 use crate::{OnRestore, Profile};
 
 mod history;
+mod journal;
 mod leases;
 mod watches;
 
 use history::History;
+use journal::Journal;
+pub use journal::{LeaseEnd, StoreEvent};
 use leases::{LeaseIds, Leases};
 pub use watches::WatchId;
 use watches::Watches;
@@ -44,6 +47,7 @@ pub struct Store {
     ids: LeaseIds,
     state: State,
     watches: Watches,
+    journal: Journal,
 }
 
 /// A store's content: entries, leases and history. Watches are no part of it.
@@ -72,6 +76,7 @@ impl Store {
             ids: LeaseIds::new(seed),
             state: State::new(),
             watches: Watches::default(),
+            journal: Journal::default(),
         }
     }
 
@@ -79,6 +84,7 @@ impl Store {
     pub fn advance(&mut self, now: Duration) {
         assert!(now >= self.now, "a store's time went backwards, from {:?} to {now:?}", self.now);
         while let Some(due) = self.next_deadline().filter(|due| *due <= now) {
+            self.now = self.now.max(due);
             self.scan(due);
         }
         self.now = now;
@@ -97,7 +103,7 @@ impl Store {
     pub fn commit(&mut self, now: Duration, txn: Txn) -> Result<Commit> {
         self.advance(now);
         txn.check(self.profile.discovery.atomic_keys_max)?;
-        self.check_sizes(&txn.ops)?;
+        self.check_sizes(&txn)?;
         if !txn.guards.iter().all(|guard| self.state.holds(guard)) {
             return Ok(Commit::Refused);
         }
@@ -144,6 +150,7 @@ impl Store {
         let units = ttl.max(self.profile.discovery.ttl_min).as_nanos().div_ceil(unit);
         let lease = Lease { id, ttl: duration(units * unit) };
         self.state.leases.insert(lease, now);
+        self.journal.add(now, || StoreEvent::Granted(lease));
         Ok(lease)
     }
 
@@ -153,7 +160,9 @@ impl Store {
     /// `LeaseLost` if there is none, or if it is past its end and waits for its removal.
     pub fn keep_alive(&mut self, now: Duration, lease: LeaseId) -> Result<Duration> {
         self.advance(now);
-        self.state.leases.renew(lease, now).ok_or(Error::lease_lost(lease))
+        let ttl = self.state.leases.renew(lease, now).ok_or(Error::lease_lost(lease))?;
+        self.journal.add(now, || StoreEvent::Renewed(Lease { id: lease, ttl }));
+        Ok(ttl)
     }
 
     /// Ends a lease and deletes its keys.
@@ -165,17 +174,21 @@ impl Store {
         if !self.state.leases.contains(lease) {
             return Err(Error::lease_lost(lease));
         }
-        self.end_lease(lease);
+        self.end_lease(lease, LeaseEnd::Revoked);
         Ok(())
     }
 
-    /// Forgets the history before a revision. The revision itself stays, so that a watch may still start
-    /// after the one before it. The same again changes nothing.
+    /// Forgets the history up to a revision, itself included: it is the oldest that a watch may start after.
+    ///
+    /// etcd itself lets a watch start one earlier, but has lost the deletions of the revision itself; whoever
+    /// wants to miss nothing has to refuse that start, as this does.
     ///
     /// # Errors
     /// `Compacted` if the revision is forgotten already, or is beyond the current one.
     pub fn compact(&mut self, revision: Revision) -> Result<()> {
-        self.state.history.compact(revision)
+        self.state.history.compact(revision)?;
+        self.journal.add(self.now, || StoreEvent::Compacted(revision));
+        Ok(())
     }
 
     /// The content as it is.
@@ -190,10 +203,34 @@ impl Store {
         self.advance(now);
         self.state = saved.0;
         self.state.leases.renew_all(now);
+        self.journal.add(now, || StoreEvent::Replaced {
+            content: self.state.snapshot(&Range::All),
+            leases: self.state.leases.iter().collect(),
+        });
         match self.profile.on_restore {
             OnRestore::Silence => self.watches.silence(),
             OnRestore::End => self.watches.end(),
         }
+    }
+
+    /// Goes on at `now` after a time in which the store did not run: no lease ended meanwhile, and all of them
+    /// have their whole time from now, and `by` more. As etcd does after a restart and under a new leader.
+    pub fn revive(&mut self, now: Duration, by: Duration) {
+        assert!(now >= self.now, "a store's time went backwards, from {:?} to {now:?}", self.now);
+        self.now = now;
+        self.state.leases.renew_all(now + by);
+        self.journal.add(now, || StoreEvent::Revived { by });
+    }
+
+    /// From now on keeps what happens, until it is [taken](Self::take_events).
+    pub fn record(&mut self) {
+        self.journal.begin();
+    }
+
+    /// What happened since this was last called, in order, each with the time on the store's clock. Nothing
+    /// unless it is [recorded](Self::record).
+    pub fn take_events(&mut self) -> Vec<(Duration, StoreEvent)> {
+        self.journal.take()
     }
 
     /// The next revision that concerns a watch, whole; `None` if it has all (or is closed). Where the
@@ -265,7 +302,7 @@ impl Store {
         let leases_max = if exact { usize::MAX } else { self.profile.expiries_per_scan.max(1) };
         for _ in 0..leases_max {
             let Some((_, lease)) = self.state.leases.first_end().filter(|(end, _)| *end <= at) else { break };
-            self.end_lease(lease);
+            self.end_lease(lease, LeaseEnd::Expired);
         }
         self.scanned = Some(at);
     }
@@ -280,7 +317,8 @@ impl Store {
         self.phase + duration(looks * every)
     }
 
-    fn end_lease(&mut self, lease: LeaseId) {
+    fn end_lease(&mut self, lease: LeaseId, end: LeaseEnd) {
+        self.journal.add(self.now, || StoreEvent::Ended { lease, end });
         let keys = self.state.leases.remove(lease).unwrap_or_default();
         let deletes = keys.into_iter().map(|key| Op::Delete { key });
         if self.profile.discovery.expiry_atomic {
@@ -297,17 +335,24 @@ impl Store {
         if !changes.is_empty() {
             let batch = self.state.history.append(changes, self.profile.history_revisions_max);
             self.watches.announce(batch);
+            self.journal.add(self.now, || StoreEvent::Committed(batch.clone()));
         }
     }
 
-    fn check_sizes(&self, ops: &[Op]) -> Result<()> {
-        let limit = self.profile.discovery.value_bytes_max;
-        let sizes = ops.iter().map(|op| match op {
+    fn check_sizes(&self, txn: &Txn) -> Result<()> {
+        let values = txn.ops.iter().map(|op| match op {
             Op::Put { value, .. } => value.len(),
             Op::Delete { .. } => 0,
         });
-        match sizes.max().filter(|largest| *largest > limit) {
-            Some(actual) => Err(Error::payload_too_large(limit, actual)),
+        let guarded = txn.guards.iter().map(|guard| match guard {
+            Guard::Absent(key) | Guard::Unchanged(key, _) => key,
+        });
+        let keys = guarded.chain(txn.ops.iter().map(Op::key));
+        let largest = values.clone().max().unwrap_or(0);
+        let whole = values.sum::<usize>() + keys.map(|key| key.as_str().len()).sum::<usize>();
+        let limits = [(self.profile.discovery.value_bytes_max, largest), (self.profile.txn_bytes_max, whole)];
+        match limits.into_iter().find(|(limit, actual)| actual > limit) {
+            Some((limit, actual)) => Err(Error::payload_too_large(limit, actual)),
             None => Ok(()),
         }
     }

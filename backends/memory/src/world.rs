@@ -7,7 +7,7 @@ use std::time::Duration;
 use slipring_core::{Batch, Environment, LeaseId, Range, Result, Revision, Snapshot, SystemEnvironment};
 use tokio::time::Instant;
 
-use crate::store::{Saved, Store, WatchId};
+use crate::store::{Saved, Store, StoreEvent, WatchId};
 use crate::{MemoryDiscovery, MemoryMessaging, Profile, SharedBus};
 
 /// One store and one bus, shared by all handles that are taken from it.
@@ -29,11 +29,29 @@ impl MemoryWorld {
 
     /// A world with this profile, whose entropy comes from this environment.
     pub fn with(profile: Profile, environment: Arc<dyn Environment>) -> Self {
-        let store = Store::new(profile.clone(), environment.random("memory store"));
-        let timeline = Timeline { rate_ppm: profile.clock_rate_ppm.max(1).into(), origin: None };
+        Self::made(profile, environment, None)
+    }
+
+    /// [`with`](Self::with), and everything that happens in the store is told in order: with the time on its
+    /// clock, and before anybody who waits for it is woken. The observer must not call this world.
+    pub fn observed(
+        profile: Profile,
+        environment: Arc<dyn Environment>,
+        observer: impl Fn(Duration, StoreEvent) + Send + Sync + 'static,
+    ) -> Self {
+        Self::made(profile, environment, Some(Box::new(observer)))
+    }
+
+    fn made(profile: Profile, environment: Arc<dyn Environment>, observer: Option<Observer>) -> Self {
+        let mut store = Store::new(profile.clone(), environment.random("memory store"));
+        if observer.is_some() {
+            store.record();
+        }
+        let timeline =
+            Timeline { rate_ppm: profile.clock_rate_ppm.max(1).into(), origin: None, frozen: None };
         let state = State { store, timeline, waiting: BTreeMap::new() };
         let bus = SharedBus::new(profile.messaging, environment);
-        Self { shared: Arc::new(Shared { profile, bus, state: Mutex::new(state) }) }
+        Self { shared: Arc::new(Shared { profile, bus, observer, state: Mutex::new(state) }) }
     }
 
     /// What it can do and how it behaves.
@@ -51,14 +69,13 @@ impl MemoryWorld {
         MemoryMessaging::new(self.shared.bus.clone())
     }
 
-    /// Forgets all history but the newest revision, as an operator's compaction does.
+    /// Forgets all history, as an operator's compaction does. No-op if there is none.
     pub fn compact(&self) {
-        self.shared
-            .step(|store, _| store.compact(store.revision()))
-            .expect("the current revision is neither forgotten nor beyond itself");
+        // The one refusal that there can be: all is forgotten already.
+        let _ = self.shared.step(|store, _| store.compact(store.revision()));
     }
 
-    /// Forgets the history before a revision.
+    /// Forgets the history up to a revision, itself included.
     ///
     /// # Errors
     /// `Compacted` if it is forgotten already, or is beyond the current one.
@@ -80,6 +97,27 @@ impl MemoryWorld {
     /// Empties the store, which is then at revision 1 again.
     pub fn empty(&self) {
         self.import(Saved::empty());
+    }
+
+    /// Stops the store: its time stands still, no lease ends, and no watch yields. Calls are still answered,
+    /// as of this moment; who must not reach a stopped store has to be kept away. Again is no-op.
+    pub fn pause(&self) {
+        self.shared.set_time(|timeline, _| timeline.freeze());
+    }
+
+    /// Ends a [pause](Self::pause): the leases that were due meanwhile end at once, as in an etcd process that
+    /// was stopped and goes on. Nothing happens if it is not paused.
+    pub fn resume(&self) {
+        self.shared.set_time(|timeline, _| timeline.thaw());
+    }
+
+    /// Ends a [pause](Self::pause): all leases have their whole time from now and `by` more, as in an etcd
+    /// that was restarted or has a new leader. Without a pause it only gives them this time.
+    pub fn revive(&self, by: Duration) {
+        self.shared.set_time(|timeline, store| {
+            timeline.thaw();
+            store.revive(timeline.now().max(store.now()), by);
+        });
     }
 
     /// Everything that is in the store.
@@ -114,8 +152,12 @@ impl fmt::Debug for MemoryWorld {
 pub(crate) struct Shared {
     pub(crate) profile: Profile,
     bus: Arc<SharedBus>,
+    observer: Option<Observer>,
     state: Mutex<State>,
 }
+
+/// Who is told what happens in a store.
+type Observer = Box<dyn Fn(Duration, StoreEvent) + Send + Sync>;
 
 struct State {
     store: Store,
@@ -139,7 +181,7 @@ impl Shared {
         let now = state.advance();
         let answer = act(&mut state.store, now);
         let wakers = state.wakers();
-        drop(state);
+        self.tell(state);
         wakers.into_iter().for_each(Waker::wake);
         answer
     }
@@ -154,11 +196,32 @@ impl Shared {
             Polled::Wait(_) => state.waiting.insert(watch, waker.clone()),
             Polled::Item(_) => state.waiting.remove(&watch),
         };
-        drop(state);
+        self.tell(state);
         // A waker may run foreign code when it is dropped: never under the lock.
         drop(replaced);
         wakers.into_iter().for_each(Waker::wake);
         polled
+    }
+
+    /// Does something to the store's clock, and has everybody who waits look at it anew.
+    fn set_time(&self, set: impl FnOnce(&mut Timeline, &mut Store)) {
+        let mut state = self.lock();
+        state.advance();
+        let State { store, timeline, waiting } = &mut *state;
+        set(timeline, store);
+        let waiting = std::mem::take(waiting);
+        state.advance();
+        self.tell(state);
+        waiting.into_values().for_each(Waker::wake);
+    }
+
+    /// Frees the lock, and tells the observer what happened.
+    fn tell(&self, mut state: MutexGuard<'_, State>) {
+        let events = state.store.take_events();
+        drop(state);
+        if let Some(observer) = &self.observer {
+            events.into_iter().for_each(|(at, event)| observer(at, event));
+        }
     }
 
     /// Closes a watch.
@@ -193,6 +256,9 @@ impl State {
     }
 
     fn poll(&mut self, watch: WatchId, progress_at: Instant) -> Polled {
+        if self.timeline.frozen.is_some() {
+            return Polled::Wait(None);
+        }
         if let Some(item) = self.store.poll(watch).transpose() {
             return Polled::Item(item);
         }
@@ -213,12 +279,26 @@ struct Timeline {
     rate_ppm: u128,
     /// When it was first looked at.
     origin: Option<Instant>,
+    /// What it shows while the store is paused.
+    frozen: Option<Duration>,
 }
 
 impl Timeline {
     const MILLION: u128 = 1_000_000;
 
+    fn freeze(&mut self) {
+        let now = self.now();
+        self.frozen = Some(now);
+    }
+
+    fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
     fn now(&mut self) -> Duration {
+        if let Some(frozen) = self.frozen {
+            return frozen;
+        }
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(*self.origin.get_or_insert(now));
         nanos(elapsed.as_nanos() * self.rate_ppm / Self::MILLION)

@@ -3,21 +3,24 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use async_nats::Event;
+use async_nats::rustls::ClientConfig;
 use slipring_core::{Effect, Environment, EnvironmentExt, Error, Result, Subscription};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use crate::backoff::Backoff;
 use crate::error::{self, Complaint};
 use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::route::Route;
 use crate::tap::Tap;
-use crate::{Config, ConnectionState};
+use crate::{Config, ConnectionState, tls};
 
 /// What the handles share: the connection of the moment, and the subscriptions, which outlive it.
 pub(crate) struct Connection {
     pub(crate) config: Config,
-    pub(crate) environment: Arc<dyn Environment>,
+    tls: ClientConfig,
+    environment: Arc<dyn Environment>,
     shared: Mutex<Shared>,
     changed: Notify,
     /// One stop at a time: the second finds what the first has ended.
@@ -39,11 +42,16 @@ struct Entry {
 }
 
 impl Connection {
-    /// The delay after the first failure; each further one doubles it. A random part is taken off.
-    const BACKOFF_MIN: Duration = Duration::from_millis(50);
-    const BACKOFF_MAX: Duration = Duration::from_secs(1);
+    /// How long a refusal of a subscription may take from the client library's event task to us. The server tells
+    /// it before it answers, but the library tells it beside the answer. One that comes later still ends the
+    /// stream.
+    const REFUSAL_TIME: Duration = Duration::from_millis(5);
 
-    pub(crate) fn new(config: Config, environment: Arc<dyn Environment>) -> Arc<Self> {
+    /// # Errors
+    /// `Invalid` for a configuration that could never work.
+    pub(crate) fn new(config: Config, environment: Arc<dyn Environment>) -> Result<Arc<Self>> {
+        config.check()?;
+        let tls = tls::client_config(config.tls.as_ref())?;
         let shared = Shared {
             state: ConnectionState::Idle,
             link: None,
@@ -51,18 +59,27 @@ impl Connection {
             handles: 0,
             last_id: 0,
         };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             config,
+            tls,
             environment,
             shared: Mutex::new(shared),
             changed: Notify::new(),
             stopping: tokio::sync::Mutex::default(),
-        })
+        }))
     }
 
     /// How it is doing.
     pub(crate) fn state(&self) -> ConnectionState {
         self.lock().state.clone()
+    }
+
+    pub(crate) fn waiting_requests(&self) -> usize {
+        self.lock().link.as_ref().map_or(0, |link| link.inbox().sink().waiting())
+    }
+
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.lock().routes.len()
     }
 
     /// Waits until the state is such, or closed.
@@ -114,6 +131,8 @@ impl Connection {
     }
 
     async fn run(self: Arc<Self>) {
+        // Whoever runs the task may drop it.
+        let _shut = Shut(self.clone());
         tokio::select! {
             biased;
             _ = self.wait_for(|_| false) => {}
@@ -124,7 +143,7 @@ impl Connection {
     async fn keep_connected(self: &Arc<Self>) {
         let mut attempts = 0;
         let mut turn = 0;
-        let mut backoff = Self::BACKOFF_MIN;
+        let mut backoff = Backoff::new();
         loop {
             match self.connect(&mut turn).await {
                 Ok(link) => {
@@ -134,8 +153,9 @@ impl Connection {
                     let error = link.inbox().sink().ended().await;
                     tracing::warn!(server = link.server, %error, "lost the connection to NATS");
                     self.disconnected(0, error);
-                    if since.elapsed() > Self::BACKOFF_MAX {
-                        backoff = Self::BACKOFF_MIN;
+                    // A server that takes us and drops us at once is not there.
+                    if since.elapsed() > Backoff::MAX {
+                        backoff = Backoff::new();
                     }
                 }
                 Err(error) => {
@@ -144,15 +164,8 @@ impl Connection {
                     self.disconnected(attempts, error);
                 }
             }
-            sleep(self.jittered(backoff)).await;
-            backoff = (backoff * 2).min(Self::BACKOFF_MAX);
+            sleep(backoff.next(self.environment.random("nats reconnect"))).await;
         }
-    }
-
-    /// Between a half of this and the whole, so that many clients do not come at once.
-    fn jittered(&self, delay: Duration) -> Duration {
-        let micros = u64::try_from(delay.as_micros()).expect("the delay is a second at most");
-        Duration::from_micros(micros - self.environment.random("nats reconnect") % (micros / 2))
     }
 
     /// One attempt: each server in turn, until one takes us. Whoever subscribed is subscribed again.
@@ -173,13 +186,18 @@ impl Connection {
         let unique = self.environment.random("nats inbox");
         let inbox = Tap::new(Inbox::new(format!("{}.{unique:016x}", self.config.inbox_prefix)));
         let (connection, ours) = (Arc::downgrade(self), inbox.clone());
-        let link =
-            Link::open(&self.config, server, inbox, move |event| told(&connection, ours.sink(), event));
+        let link = Link::open(&self.config, &self.tls, server, inbox, move |event| {
+            told(&connection, ours.sink(), event)
+        });
         let link = Arc::new(link.await?);
         let routes: Vec<_> = self.lock().routes.values().map(|entry| entry.route.clone()).collect();
         for route in routes.iter().filter(|route| !route.sink().is_stopped()) {
             route.sink().gap();
             link.subscribe(route).await?;
+            // Whoever stopped it meanwhile found nothing to unsubscribe.
+            if route.sink().is_stopped() {
+                drop(route.close());
+            }
         }
         if !routes.is_empty() {
             link.round_trip().await?;
@@ -215,24 +233,32 @@ impl Connection {
 
     /// One handle less: what is left of its subscriptions ends now. The last one closes the connection.
     pub(crate) fn remove_handle(&self, handle: u64) {
-        let mut shared = self.lock();
-        shared.handles -= 1;
-        let (ended, others): (BTreeMap<_, _>, _) =
-            std::mem::take(&mut shared.routes).into_iter().partition(|(_, entry)| entry.handle == handle);
-        shared.routes = others;
-        let link = if shared.handles == 0 {
-            shared.state = ConnectionState::Closed;
-            shared.link.take()
-        } else {
-            shared.link.clone()
+        let (ended, link, is_last) = {
+            let mut shared = self.lock();
+            shared.handles -= 1;
+            let all = std::mem::take(&mut shared.routes).into_iter();
+            let (ended, others): (BTreeMap<_, _>, _) = all.partition(|(_, entry)| entry.handle == handle);
+            shared.routes = others;
+            (ended, shared.link.clone(), shared.handles == 0)
         };
-        drop(shared);
-        for Entry { route, .. } in ended.into_values() {
-            end(&route, None);
-        }
+        ended.values().for_each(|entry| end(&entry.route, None));
         if let Some(link) = link {
             link.inbox().sink().forget(handle);
         }
+        if is_last {
+            self.shut();
+        }
+    }
+
+    /// There is no connection and never will be.
+    fn shut(&self) {
+        let (routes, link) = {
+            let mut shared = self.lock();
+            shared.state = ConnectionState::Closed;
+            (std::mem::take(&mut shared.routes), shared.link.take())
+        };
+        routes.values().for_each(|entry| end(&entry.route, Some(error::closed())));
+        drop(link);
         self.changed.notify_waiters();
     }
 
@@ -256,9 +282,9 @@ impl Connection {
         let subscribed = Subscribed { connection: self.clone(), id, route };
         link.subscribe(&subscribed.route).await?;
         link.round_trip().await?;
-        // A refusal comes before the answer, but the client library tells it in another task. That task has run
-        // by the time a second answer is there; if not, the refusal ends the stream.
-        link.round_trip().await?;
+        if link.asks_who_we_are {
+            sleep(Self::REFUSAL_TIME).await;
+        }
         match subscribed.route.sink().refusal() {
             Some(error) => Err(error),
             None => Ok(subscribed),
@@ -353,6 +379,15 @@ fn told(connection: &Weak<Connection>, inbox: &Inbox, event: Event) {
             }
         },
         _ => {}
+    }
+}
+
+/// Shuts the connection when it is dropped.
+struct Shut(Arc<Connection>);
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        self.0.shut();
     }
 }
 

@@ -16,14 +16,16 @@ pub(crate) fn closed() -> Error {
 }
 
 /// Why a server could not be connected to. Nothing was sent by then.
-pub(crate) fn connect(server: &str, error: &ConnectError) -> Error {
-    let cause = match std::error::Error::source(error) {
-        Some(source) => format!("{server}: {error}: {source}"),
-        None => format!("{server}: {error}"),
-    };
+pub(crate) fn connect(server: &str, with_tls: bool, error: &ConnectError) -> Error {
+    let mut cause = format!("{server}: {error}");
+    if !with_tls && cause.contains("peer certificate") {
+        cause.push_str("; it speaks TLS: configure it (tls=true)");
+    }
     match error.kind() {
-        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            Error::unauthorized(NATS, cause)
+        ConnectErrorKind::AuthorizationViolation => Error::unauthorized(NATS, cause),
+        // It signs what the server sends before anything else.
+        ConnectErrorKind::Authentication => {
+            Error::invalid("NATS nkey", "..", "it cannot sign; allowed: the seed of a user's key pair (SU..)")
         }
         _ => unavailable(cause, Effect::None),
     }

@@ -16,6 +16,7 @@
 //! Publishing and subscribing below [`Config::inbox_prefix`], besides the subjects of the program itself. Round
 //! trips go through an inbox, because the client library cannot wait for a `PONG`.
 
+mod backoff;
 mod config;
 mod connection;
 mod error;
@@ -25,8 +26,9 @@ mod messaging;
 mod route;
 mod state;
 mod tap;
+mod tls;
 mod wire;
 
-pub use config::{Config, Credentials};
+pub use config::{Config, Credentials, Tls};
 pub use messaging::NatsMessaging;
 pub use state::ConnectionState;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use async_nats::client::traits::Publisher;
 use async_nats::connection::State;
 use async_nats::message::OutboundMessage;
-use async_nats::{Client, ConnectOptions, Event, ReconnectToServer, ServerAddr};
+use async_nats::rustls::ClientConfig;
+use async_nats::{Client, ConnectOptions, Event, ReconnectToServer};
 use slipring_core::{Effect, Error, Message, Result};
 use tokio::time::timeout;
 
 use crate::Config;
+use crate::config::address;
 use crate::error;
 use crate::inbox::Inbox;
 use crate::route::Route;
@@ -29,6 +31,9 @@ pub(crate) struct Link {
     pub(crate) server: String,
     /// The server's version.
     pub(crate) version: String,
+    /// Does the server permit different things to different users? Without that it refuses nothing, except to
+    /// the user that it takes for everybody else.
+    pub(crate) asks_who_we_are: bool,
     /// The largest message that the server takes.
     pub(crate) payload_bytes_max: usize,
 }
@@ -44,7 +49,9 @@ impl Link {
     const UNREAD_MESSAGES_MAX: usize = 1 << 24;
 
     /// A number that servers take for none, which means "now"; the client library takes it for what it is, and
-    /// goes on to hand out messages, so that those which are on their way arrive.
+    /// goes on to hand out messages, so that those which are on their way arrive. (All its other ways to
+    /// unsubscribe drop them.) A server that took it for what it is would unsubscribe a round trip later, when the
+    /// subscription is dropped.
     const UNSUBSCRIBE_NOW: u64 = 10_000_000_000;
 
     /// Connects to a server. `inbox` is empty and ends with the connection; `told` is told what the server
@@ -55,15 +62,18 @@ impl Link {
     /// `connection_timeout`.
     pub(crate) async fn open(
         config: &Config,
+        tls: &ClientConfig,
         server: &str,
         inbox: Arc<Tap<Inbox>>,
         told: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self> {
         let connecting = async {
-            let options = options(config, server, told)?;
+            let options = options(config, tls, server, told)?;
             let addresses = [address(server)?, address(Self::NOWHERE)?];
-            let client =
-                options.connect(&addresses[..]).await.map_err(|error| error::connect(server, &error))?;
+            let client = options
+                .connect(&addresses[..])
+                .await
+                .map_err(|error| error::connect(server, config.tls.is_some(), &error))?;
             let info = client.server_info();
             check_version(&info.version, info.headers)?;
             let link = Self {
@@ -72,6 +82,7 @@ impl Link {
                 queue_timeout: config.queue_timeout,
                 server: server.to_owned(),
                 version: info.version,
+                asks_who_we_are: info.auth_required || info.tls_required,
                 payload_bytes_max: info.max_payload,
             };
             let source = link.client.subscribe(link.inbox.sink().pattern()).await;
@@ -165,8 +176,16 @@ impl Link {
     }
 }
 
+impl Drop for Link {
+    /// Each subscription of the client library keeps its task running.
+    fn drop(&mut self) {
+        drop(self.inbox.close());
+    }
+}
+
 fn options(
     config: &Config,
+    tls: &ClientConfig,
     server: &str,
     told: impl Fn(Event) + Send + Sync + 'static,
 ) -> Result<ConnectOptions> {
@@ -177,6 +196,8 @@ fn options(
         options = options.name(name);
     }
     Ok(options
+        .require_tls(config.tls.is_some())
+        .tls_client_config(tls.clone())
         .connection_timeout(config.connection_timeout)
         .ping_interval(config.ping_interval)
         .subscription_capacity(Link::UNREAD_MESSAGES_MAX)
@@ -193,12 +214,6 @@ fn options(
             told(event);
             async {}
         }))
-}
-
-fn address(server: &str) -> Result<ServerAddr> {
-    server
-        .parse()
-        .map_err(|problem| Error::invalid("NATS server", server, format!("{problem}; allowed: host:port")))
 }
 
 /// # Errors

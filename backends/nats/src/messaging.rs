@@ -38,7 +38,7 @@ impl NatsMessaging {
     /// # Errors
     /// [`Invalid`](Error::Invalid) naming what is wrong with the configuration.
     pub fn new(config: Config, environment: Arc<dyn Environment>) -> Result<Self> {
-        Ok(Self { handle: Handle::on(Connection::new(config, environment)) })
+        Ok(Self { handle: Handle::on(Connection::new(config, environment)?) })
     }
 
     /// Another handle on the same connection: for another runtime. Closing one leaves the others open.
@@ -50,6 +50,16 @@ impl NatsMessaging {
     /// How the connection is doing.
     pub fn state(&self) -> ConnectionState {
         self.handle.connection.state()
+    }
+
+    /// Requests and round trips on this connection that wait for an answer, of all handles: for leak tests.
+    pub fn waiting_requests(&self) -> usize {
+        self.handle.connection.waiting_requests()
+    }
+
+    /// Subscriptions on this connection, of all handles: for leak tests.
+    pub fn subscriptions(&self) -> usize {
+        self.handle.connection.subscriptions()
     }
 
     /// Waits until the connection is in a state that this says yes to, or closed: that state. A state that lasts
@@ -65,11 +75,13 @@ impl Handle {
         Arc::new(Self { id, connection, closed: AtomicBool::new(false), capabilities: OnceCell::new() })
     }
 
+    /// The connection, if this handle is not closed.
+    fn connection(&self) -> Result<&Arc<Connection>> {
+        if self.closed.load(Ordering::Acquire) { Err(error::closed()) } else { Ok(&self.connection) }
+    }
+
     async fn link(&self) -> Result<Arc<Link>> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(error::closed());
-        }
-        self.connection.link().await
+        self.connection()?.link().await
     }
 
     /// Waits for a server, within `startup_timeout`.
@@ -90,12 +102,12 @@ impl Handle {
         });
         let state = timeout(startup_timeout, waiting).await.unwrap_or_else(|_| connection.state());
         match state {
+            ConnectionState::Connected { .. } => {}
             ConnectionState::Disconnected { error, .. } if is_final(&error) => return Err(error),
-            ConnectionState::Disconnected { error, .. } => {
-                let cause = format!("waited {startup_timeout:?} for a server: {error}");
+            state => {
+                let cause = format!("waited {startup_timeout:?} for a server: {state}");
                 return Err(error::unavailable(cause, Effect::None));
             }
-            _ => {}
         }
         let link = self.link().await?;
         Ok(MessagingCapabilities::minimal()
@@ -115,10 +127,7 @@ fn is_final(error: &Error) -> bool {
 #[async_trait]
 impl Messaging for NatsMessaging {
     async fn capabilities(&self) -> Result<MessagingCapabilities> {
-        if self.handle.closed.load(Ordering::Acquire) {
-            return Err(error::closed());
-        }
-        self.handle.connection.start();
+        self.handle.connection()?.start();
         let capabilities = self.handle.capabilities.get_or_try_init(|| self.handle.wait_for_server());
         capabilities.await.copied()
     }
@@ -131,10 +140,7 @@ impl Messaging for NatsMessaging {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscriber> {
-        if self.handle.closed.load(Ordering::Acquire) {
-            return Err(error::closed());
-        }
-        let subscribed = self.handle.connection.subscribe(self.handle.id, subscription).await?;
+        let subscribed = self.handle.connection()?.subscribe(self.handle.id, subscription).await?;
         let stop = subscribed.stopper();
         Ok(Subscriber::new(Incoming { _handle: self.handle.clone(), subscribed }, stop))
     }
@@ -161,10 +167,9 @@ impl Messaging for NatsMessaging {
     }
 
     async fn flush(&self) -> Result<()> {
-        let flushed = async { self.handle.link().await?.round_trip().await };
-        flushed.await.map_err(|error: Error| {
-            if self.handle.closed.load(Ordering::Acquire) { error } else { error.raise(Effect::Unknown) }
-        })
+        let connection = self.handle.connection()?;
+        let flushed = async { connection.link().await?.round_trip().await };
+        flushed.await.map_err(|error: Error| error.raise(Effect::Unknown))
     }
 
     async fn close(&self, grace: Duration) -> Result<()> {

@@ -11,6 +11,23 @@ use crate::step::{Condition, From, Step, Value, Which, Write};
 /// How often each kind of answer was given: what was not asked was not compared.
 pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
+/// The kinds of answers that even a fraction of all sequences has to have shown.
+pub(crate) const KINDS: [&str; 13] = [
+    "applied",
+    "batches",
+    "caught up",
+    "compacted",
+    "done",
+    "granted or kept",
+    "invalid",
+    "lease_lost",
+    "read",
+    "refused",
+    "unsupported",
+    "watch from a snapshot",
+    "watch resumed",
+];
+
 /// Where two stores differ.
 #[derive(Debug)]
 pub(crate) struct Divergence {
@@ -33,8 +50,8 @@ pub(crate) struct Contest {
     /// The ranges of the watches that were opened; `None` when closed.
     ranges: Vec<Option<Range>>,
     granted: usize,
-    /// The first revision whose history is there.
-    first: Revision,
+    /// The oldest revision after which all is known.
+    oldest: Revision,
     catch_ups: u64,
     counts: Counts,
 }
@@ -47,7 +64,7 @@ impl Contest {
             value_bytes_max: capabilities.value_bytes_max,
             ranges: Vec::new(),
             granted: 0,
-            first: Revision(1),
+            oldest: Revision(1),
             catch_ups: 0,
             counts: Counts::new(),
         }
@@ -97,8 +114,7 @@ impl Contest {
             From::Back(back) => Start::After(Revision(head.0.saturating_add_signed(-back))),
             From::AtEnd => Start::After(Revision(u64::MAX)),
         };
-        let gone =
-            matches!(start, Start::After(after) if after.0.saturating_add(1) < self.first.0 || after > head);
+        let gone = matches!(start, Start::After(after) if after < self.oldest || after > head);
         if let Answer::Watch(_) = self.compare(Ask::Watch { range: range.clone(), start, gone }).await? {
             self.ranges.push(Some(range.clone()));
         }
@@ -112,14 +128,13 @@ impl Contest {
     }
 
     /// A slow watch is cancelled by a compaction, and which watch is slow is a matter of time: so all are
-    /// first read to their ends. To forget what was just forgotten is refused by etcd and is nothing to the
-    /// simulator, which says so; it is not asked.
+    /// first read to their ends.
     async fn compact(&mut self, back: i64) -> Result<(), Divergence> {
         self.catch_up().await?;
         let head = self.now().await.revision;
-        let first = Revision(head.0.saturating_add_signed(-back));
-        if first != self.first && self.compare(Ask::Compact(first)).await? == Answer::Done {
-            self.first = first;
+        let revision = Revision(head.0.saturating_add_signed(-back));
+        if self.compare(Ask::Compact(revision)).await? == Answer::Done {
+            self.oldest = revision;
         }
         Ok(())
     }
@@ -210,7 +225,7 @@ fn wide(guarded: usize, written: usize) -> Txn {
 
 /// Long values are cut.
 fn shown(value: &impl fmt::Debug) -> String {
-    const CHARS_MAX: usize = 3000;
+    const CHARS_MAX: usize = 1500;
     let mut text = format!("{value:?}");
     if let Some((end, _)) = text.char_indices().nth(CHARS_MAX) {
         text.truncate(end);

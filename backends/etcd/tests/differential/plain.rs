@@ -83,8 +83,7 @@ impl Plain {
         match op {
             Op::Delete { key } => TxnOp::delete(self.key(key), None),
             Op::Put { key, value, lease } => {
-                // To etcd a lease 0 is none; another that never was stands for it.
-                let id = lease.map_or(0, |lease| if lease.0 == 0 { -7 } else { lease.0.cast_signed() });
+                let id = lease.map_or(0, |lease| lease.0.cast_signed());
                 TxnOp::put(self.key(key), value.to_vec(), Some(PutOptions::new().with_lease(id)))
             }
         }
@@ -133,14 +132,12 @@ impl Discovery for Plain {
             Start::After(revision) => Base::Resumed(revision),
         };
         let (Base::Snapshot(Snapshot { revision: after, .. }) | Base::Resumed(after)) = base;
-        let head = self.read(Range::All).await?.revision;
-        if after > head {
-            // etcd would wait for it.
-            return Err(Error::compacted(head));
-        }
+        // etcd would wait for a revision to come, and would start at the compacted one, whose deletions it lost.
+        let after = i64::try_from(after.0).unwrap_or(i64::MAX - 1);
+        let known = GetOptions::new().with_revision(after);
+        self.client.kv_client().get(self.prefix.clone(), Some(known)).await.map_err(fail)?;
         let (key, end) = self.bounds(&range);
-        let from = after.0.cast_signed() + 1;
-        let options = WatchOptions::new().with_range(end).with_start_revision(from);
+        let options = WatchOptions::new().with_range(end).with_start_revision(after + 1);
         let mut client = self.client.watch_client().max_decoding_message_size(usize::MAX);
         let stream = client.watch(key, Some(options)).await.map_err(fail)?;
         let of = self.clone();
@@ -222,14 +219,11 @@ impl Operator for Client {
 
 fn check_sizes(txn: &Txn) -> Result<()> {
     let limit = profile().discovery.value_bytes_max;
-    let size = |op: &Op| match op {
-        Op::Put { value, .. } => value.len(),
-        Op::Delete { .. } => 0,
-    };
-    match txn.ops.iter().map(size).max().filter(|actual| *actual > limit) {
-        Some(actual) => Err(Error::payload_too_large(limit, actual)),
-        None => Ok(()),
-    }
+    let too_large = txn.ops.iter().find_map(|op| match op {
+        Op::Put { value, .. } if value.len() > limit => Some(value.len()),
+        _ => None,
+    });
+    too_large.map_or(Ok(()), |actual| Err(Error::payload_too_large(limit, actual)))
 }
 
 fn revision(revision: i64) -> Revision {
@@ -251,6 +245,8 @@ fn fail(error: etcd_client::Error) -> Error {
         Error::compacted(Revision(0))
     } else if has("duplicate key") || has("too large lease TTL") {
         Error::invalid("request", "", text)
+    } else if has("request is too large") || has("message larger than max") {
+        Error::payload_too_large(profile().txn_bytes_max, 0)
     } else if has("too many operations") {
         Error::unsupported("request", text)
     } else {

@@ -1,5 +1,6 @@
 //! Draws cases until one fails, and makes that one small.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::future::Future;
 
@@ -49,7 +50,17 @@ where
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config =
         Config { cases, max_shrink_iters: SHRINKS_MAX, failure_persistence: None, ..Config::default() };
-    let attempt = |steps: Vec<S>| runtime.block_on(attempt(steps));
+    let failed = Cell::new(false);
+    let attempt = |steps: Vec<S>| {
+        let outcome = runtime.block_on(attempt(steps));
+        // To make it small can take a while.
+        if let Err(reason) = &outcome
+            && !failed.replace(true)
+        {
+            println!("found, and being made smaller: {reason}");
+        }
+        outcome
+    };
     let outcome = TestRunner::new_with_rng(config, rng)
         .run(&sequences, |steps| attempt(steps).map_err(TestCaseError::fail));
     match outcome {

@@ -13,7 +13,7 @@ use slipring_core::{
 use tokio::time::{Instant, timeout_at};
 
 /// How long an event may take that has to come.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// The first lease that was granted is this one in the comparison; smaller numbers are leases that never were.
 const FIRST_LEASE: u64 = 1000;
@@ -71,7 +71,7 @@ pub(crate) struct Seen {
 pub(crate) struct Failure {
     code: &'static str,
     effect: Effect,
-    /// The lease that is lost, or limit and size of what is too large.
+    /// The lease that is lost, or the limit of what is too large.
     about: Vec<u64>,
 }
 
@@ -245,7 +245,8 @@ impl Side {
             // Of several leases etcd does not say which one is lost.
             Error::LeaseLost { .. } if matches!(ask, Ask::Commit(txn) if names_several_leases(txn)) => vec![],
             Error::LeaseLost { lease, .. } => vec![self.ours(*lease).0],
-            Error::PayloadTooLarge { limit, actual, .. } => vec![*limit as u64, *actual as u64],
+            // How much a request takes beyond its values is each store's own matter.
+            Error::PayloadTooLarge { limit, .. } => vec![*limit as u64],
             _ => vec![],
         };
         Failure { code: error.code(), effect: error.effect(), about }

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use slipring_conformance::{Action, Fixture};
 use slipring_core::{
-    Discovery, DiscoveryExt, Effect, Environment, Error, Key, Result, Revision, SystemEnvironment,
-    async_trait,
+    Batch, Discovery, DiscoveryExt, Environment, Error, Key, Prefix, Range, Result, Revision,
+    SystemEnvironment, Watch, async_trait,
 };
 use slipring_etcd::{Config, EtcdDiscovery};
 use slipring_servers::{Etcd, Proxied, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a test waits for what has to come.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -68,19 +72,6 @@ pub(crate) async fn handle(config: Config) -> EtcdDiscovery {
     store
 }
 
-/// A client that is not ours.
-pub(crate) async fn raw(endpoint: &str) -> etcd_client::Client {
-    etcd_client::Client::connect([endpoint], None).await.unwrap()
-}
-
-/// Forgets all before the current revision, which is returned.
-pub(crate) async fn compact(endpoint: &str) -> Revision {
-    let mut client = raw(endpoint).await;
-    let now = client.get("none", None).await.unwrap().header().unwrap().revision();
-    client.compact(now, None).await.unwrap();
-    Revision(now.unsigned_abs())
-}
-
 pub(crate) fn key(text: impl AsRef<str>) -> Key {
     Key::new(text).unwrap()
 }
@@ -89,7 +80,75 @@ pub(crate) async fn put(store: &EtcdDiscovery, name: impl AsRef<str>, value: imp
     store.put(key(name), value.into().into(), None).await.unwrap()
 }
 
-/// Nothing happened and nothing will, or nobody knows?
-pub(crate) fn effect<T: std::fmt::Debug>(result: Result<T>) -> Effect {
-    result.unwrap_err().effect()
+pub(crate) fn range(prefix: &str) -> Range {
+    Prefix::new(prefix).unwrap().into()
+}
+
+/// Waits for something that has to come.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(WAIT_MAX, future).await.unwrap_or_else(|_| panic!("waited {WAIT_MAX:?} in vain for {what}"))
+}
+
+/// Tries until it succeeds, as loops above the adapter do. Returns how long that took, too.
+pub(crate) async fn until_ok<T>(what: &str, attempt: impl AsyncFn() -> Result<T>) -> (T, Duration) {
+    let began = Instant::now();
+    let value = within(what, async {
+        loop {
+            match attempt().await {
+                Ok(value) => return value,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    (value.await, began.elapsed())
+}
+
+/// The next batch with changes, or the error that ends the watch.
+pub(crate) async fn next(watch: &mut Watch) -> Result<Batch> {
+    within("an item of the watch", async {
+        loop {
+            let item = watch.events.next().await.expect("the last item is an error");
+            if item.as_ref().map_or(true, |batch| !batch.changes.is_empty()) {
+                return item;
+            }
+        }
+    })
+    .await
+}
+
+/// How the watch ends, and how long that took. What it shows before is of no interest.
+pub(crate) async fn end(watch: &mut Watch) -> (Error, Duration) {
+    let began = Instant::now();
+    loop {
+        if let Err(error) = next(watch).await {
+            assert!(watch.events.next().await.is_none(), "the error is the last item");
+            return (error, began.elapsed());
+        }
+    }
+}
+
+/// A figure that etcd tells about itself.
+pub(crate) async fn metric(server: &Etcd, name: &str) -> u64 {
+    let mut connection = TcpStream::connect(server.endpoint()).await.unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    connection.read_to_string(&mut page).await.unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no metric {name}")).parse::<f64>().unwrap() as u64
+}
+
+/// Waits until a figure of etcd's is this.
+pub(crate) async fn metric_is(server: &Etcd, name: &str, value: u64) {
+    let mut last = 0;
+    let reached = timeout(WAIT_MAX, async {
+        loop {
+            last = metric(server, name).await;
+            if last == value {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let reached = reached.await;
+    assert!(reached.is_ok(), "{name} is {last}, not {value}");
 }
