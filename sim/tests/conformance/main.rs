@@ -1,10 +1,15 @@
 //! What is behind a link keeps all contracts: those of an open link, and those about a server that goes away.
 
+#![expect(clippy::unwrap_used, reason = "this is test code, its wrappers too")]
+
 use std::sync::Arc;
 
 use slipring_conformance::CASES;
 
 mod bounded;
+mod broken;
+mod broken_broker;
+mod broken_store;
 mod linked;
 
 use linked::Linked;
