@@ -200,3 +200,23 @@ async fn demonstrate(options: Options) -> Result<()> {
     let runtime = DistributedRuntime::builder().memory(&world).build().await?;
     load(&runtime, &options).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every call is counted once, failures by their code; latencies are those that so many per cent of the
+    /// calls did not exceed.
+    #[test]
+    fn outcomes_are_counted() {
+        let failed =
+            [Outcome::Failed("unavailable"), Outcome::Failed("draining"), Outcome::Failed("unavailable")];
+        let answered = (1..=200).rev().map(|us| Outcome::Ok(Duration::from_micros(us)));
+        let tally =
+            failed.into_iter().chain(answered).chain([Outcome::Hung]).fold(Tally::default(), Tally::with);
+        let expected = r#"{"requests":204,"ok":200,"failed":{"draining":1,"unavailable":2},"hung":1,"p50_us":100,"p99_us":198}"#;
+        assert_eq!(tally.report(), expected);
+        let nothing = r#"{"requests":0,"ok":0,"failed":{},"hung":0,"p50_us":0,"p99_us":0}"#;
+        assert_eq!(Tally::default().report(), nothing);
+    }
+}
