@@ -6,13 +6,15 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::{StreamExt, stream};
 use slipring::{
-    Client, Context, DistributedRuntime, Fault, InstanceChange, LeaseState, MemoryWorld, Serving, WatchState,
+    Client, Context, DistributedRuntime, Fault, InstanceChange, LeaseState, MemoryWorld, Outcome, Serving,
+    WatchState,
 };
 use slipring_servers::{Proxy, Version};
 use tokio::time::{sleep, timeout};
 
-use crate::backends::{Backends, TTL, WORK, etcd_at, eventually, settings};
+use crate::backends::{Backends, TTL, WORK, etcd_at, eventually, nats_at, settings};
 
+const SECOND: Duration = Duration::from_secs(1);
 /// Within this all is well again, once the cause is gone.
 const SOON: Duration = Duration::from_secs(7);
 
@@ -279,6 +281,66 @@ pub(super) async fn curator638_every_registration_is_back_after_a_lost_session(v
         records.len() == ENDPOINTS && records.iter().all(|record| record.epoch == epoch + 1)
     };
     eventually("all are registered in the new store", moved).await;
+}
+
+/// D14: a process that is told to stop while its servers hang, or are gone, takes every phase of the way, says of
+/// each what was not confirmed, and ends within the bounds that its settings name.
+pub(super) async fn d14_a_stop_without_servers_is_bounded(version: Version) {
+    for hangs in [true, false] {
+        let mut backends = real(version).await;
+        let bounds = settings(|settings| {
+            settings.deregister_timeout = TTL;
+            settings.close_timeout = TTL / 2;
+        });
+        let worker = backends.runtime_with(bounds).await;
+        let _serving = serve(&worker, WORK).await;
+        let (etcd, nats) = (backends.etcd.as_mut().unwrap(), backends.nats.as_mut().unwrap());
+        if hangs {
+            etcd.pause();
+            nats.pause();
+        } else {
+            etcd.kill();
+            nats.kill();
+        }
+        // Deregister, grace, drain and unsubscribe, revoke, close; each close may take its bound twice.
+        let limit = bounds.deregister_timeout + bounds.watcher_grace + bounds.close_timeout * 5;
+        let report = timeout(limit + SECOND, worker.stop()).await.expect("a stop is bounded");
+        let unconfirmed = |name: &str| {
+            let phase = report.phases.iter().find(|phase| phase.name.ends_with(name));
+            assert!(matches!(phase.unwrap().outcome, Outcome::Unconfirmed(_)), "{name}: {report}");
+        };
+        unconfirmed("deregister");
+        unconfirmed("revoke");
+    }
+}
+
+/// D19: runtimes that share their connections do not share their ends: when one stops, calls of the other go on,
+/// and its lease lives.
+pub(super) async fn d19_runtimes_on_one_connection_do_not_disturb_each_other(version: Version) {
+    let backends = real(version).await;
+    let discovery = etcd_at([backends.etcd.as_ref().unwrap().endpoint()]);
+    let messaging = nats_at(backends.nats.as_ref().unwrap().endpoint());
+    let runtime = async || {
+        let builder = DistributedRuntime::builder().settings(settings(|_| {}));
+        builder.discovery(discovery.clone()).messaging(messaging.handle()).build().await.unwrap()
+    };
+    let (one, two, caller) = (runtime().await, runtime().await, runtime().await);
+    let (first, _second) = (serve(&one, WORK).await, serve(&two, WORK).await);
+    let client = client(&caller).await;
+    client.wait_for_instances(2, SOON).await.unwrap();
+    let calls = async {
+        for _ in 0..200 {
+            client.call(&()).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ((), report) = tokio::join!(calls, one.stop());
+    assert!(report.is_clean(), "{report}");
+    drop((one, first));
+    sleep(TTL * 2).await;
+    assert_eq!(client.call(&()).await.unwrap(), two.instance_id());
+    assert!(matches!(two.lease().get(), LeaseState::Held { epoch: 1, .. }));
+    assert_eq!(backends.records().await.len(), 1);
 }
 
 /// D15: with every thread of the pool blocked for longer than two leases, the heartbeats go on, over a
