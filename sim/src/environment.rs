@@ -1,6 +1,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
@@ -9,10 +9,12 @@ use slipring_core::{
 };
 use tokio::task::JoinSet;
 
-use crate::network::Network;
+use crate::history::{Death, Event};
+use crate::network::{Network, Sockets};
+use crate::pace::{Pace, Paced};
 use crate::random::Streams;
+use crate::run::panic_text;
 use crate::trace::Log;
-use crate::world::panic_text;
 
 /// The wall time at which every simulation begins: 1 January 2026, 00:00 UTC.
 const WALL_TIME_AT_START: Duration = Duration::from_secs(1_767_225_600);
@@ -22,10 +24,16 @@ const WALL_TIME_AT_START: Duration = Duration::from_secs(1_767_225_600);
 /// It must be made, and used, inside a tokio runtime whose clock is paused. It owns what is spawned through
 /// it: [`crash`](Self::crash), or dropping the last handle, aborts all of it. Vital tasks are ordinary tasks.
 /// `listen` and `connect` reach the nodes of the same world, by address, in memory.
+///
+/// # After a crash
+/// What user code started past it, with a bare `tokio::spawn`, lives on, but reaches nothing: the connections
+/// that it holds are reset, or silent for ever if the machine lost its power.
 pub struct SimEnvironment {
-    name: String,
+    name: Arc<str>,
     log: Log,
     network: Network,
+    sockets: Sockets,
+    pace: Pace,
     state: Mutex<State>,
 }
 
@@ -41,25 +49,27 @@ struct State {
 impl SimEnvironment {
     /// An environment of its own, with a network of its own.
     pub fn new(seed: u64) -> Self {
-        Self::in_world("node", seed, Log::new(), Network::default())
+        Self::in_world("node", seed, false, Log::new(), Network::default())
     }
 
-    pub(crate) fn in_world(name: impl Into<String>, seed: u64, log: Log, network: Network) -> Self {
-        let name = name.into();
+    /// `shuffled`: the seed decides in which order tasks that are ready run.
+    pub(crate) fn in_world(name: &str, seed: u64, shuffled: bool, log: Log, network: Network) -> Self {
+        let mut streams = Streams::new(seed, name);
+        let pace = Pace::new(shuffled.then(|| streams.next("scheduling")));
         let state = State {
-            streams: Streams::new(seed, &name),
+            streams,
             wall_at_start: SystemTime::UNIX_EPOCH + WALL_TIME_AT_START,
             facts: Vec::new(),
             tasks: Some(JoinSet::new()),
         };
-        Self { name, log, network, state: Mutex::new(state) }
+        Self { name: name.into(), log, network, sockets: Sockets::default(), pace, state: Mutex::new(state) }
     }
 
     /// Aborts everything that was started here, between two of its steps, and starts nothing any more: what
-    /// is spawned afterwards is dropped, and nobody listens or connects. Again is no-op.
+    /// is spawned afterwards is dropped, and nobody listens or connects. Its connections are reset. Again is
+    /// no-op.
     pub fn crash(&self) {
-        let tasks = self.state().tasks.take();
-        drop(tasks);
+        self.die(Death::Crash);
     }
 
     /// Has it crashed?
@@ -82,13 +92,39 @@ impl SimEnvironment {
         self.state().facts.clone()
     }
 
+    /// F13: no task takes a step until [`resume`](Self::resume) was called as often as this. Time passes.
+    pub fn pause(&self) {
+        self.pace.pause();
+    }
+
+    /// Ends a [pause](Self::pause).
+    pub fn resume(&self) {
+        self.pace.resume();
+    }
+
+    /// As [`crash`](Self::crash); after a power loss the far ends of its connections learn nothing.
+    pub(crate) fn die(&self, death: Death) {
+        // First: what the tasks hold is dropped with them.
+        self.sockets.die(death);
+        let tasks = self.state().tasks.take();
+        drop(tasks);
+    }
+
+    /// The tasks that were started here and are not over.
+    pub(crate) fn tasks(&self) -> usize {
+        self.state().tasks.as_mut().map_or(0, |tasks| {
+            while tasks.try_join_next().is_some() {}
+            tasks.len()
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the lock")
     }
 
     fn check(&self) -> Result<()> {
         if self.is_crashed() {
-            return Err(Error::unavailable(&self.name, "this node has crashed", Effect::None));
+            return Err(Error::unavailable(&*self.name, "this node has crashed", Effect::None));
         }
         Ok(())
     }
@@ -98,7 +134,7 @@ impl SimEnvironment {
 #[deny(clippy::missing_trait_methods)]
 impl Environment for SimEnvironment {
     fn wall_time(&self) -> SystemTime {
-        self.state().wall_at_start + self.log.began().elapsed()
+        self.state().wall_at_start + self.log.elapsed()
     }
 
     fn random(&self, purpose: &'static str) -> u64 {
@@ -107,26 +143,26 @@ impl Environment for SimEnvironment {
 
     async fn listen(&self, address: &str) -> Result<Box<dyn Listener>> {
         self.check()?;
-        self.network.listen(address)
+        self.network.listen(&self.sockets, address)
     }
 
     async fn connect(&self, address: &str) -> Result<Box<dyn ByteStream>> {
         self.check()?;
-        self.network.connect(&self.name, address)
+        self.network.connect(&self.sockets, &self.name, address).await
     }
 
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
         let (log, node) = (self.log.clone(), self.name.clone());
         let traced = async move {
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-                log.line(&node, format_args!("task {name} panicked: {}", panic_text(&*panic)));
+                log.add(&node, Event::Panicked { task: name, message: panic_text(&*panic).to_owned() });
                 resume_unwind(panic);
             }
         };
         let (task, run) = Task::new(name, Box::pin(traced));
         if let Some(tasks) = &mut self.state().tasks {
             while tasks.try_join_next().is_some() {}
-            tasks.spawn(run);
+            tasks.spawn(Paced::new(self.pace.clone(), Box::pin(run)));
         }
         task
     }
@@ -140,7 +176,7 @@ impl Environment for SimEnvironment {
     }
 
     fn observe(&self, fact: &Fact) {
-        self.log.line(&self.name, format_args!("{fact:?}"));
+        self.log.add(&self.name, Event::Fact(fact.clone()));
         self.state().facts.push(fact.clone());
     }
 }
@@ -245,8 +281,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nodes_connect_by_address() {
         let (log, network) = (Log::new(), Network::default());
-        let server = SimEnvironment::in_world("server", 7, log.clone(), network.clone());
-        let client = SimEnvironment::in_world("client", 7, log, network);
+        let server = SimEnvironment::in_world("server", 7, false, log.clone(), network.clone());
+        let client = SimEnvironment::in_world("client", 7, false, log, network);
         let mut listener = server.listen("10.0.0.1:0").await.unwrap();
         let mut near = client.connect(&listener.local_address()).await.unwrap();
         let (mut far, peer) = listener.accept().await.unwrap();

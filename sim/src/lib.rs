@@ -26,14 +26,26 @@
 //! work on any runtime whose clock is paused.
 
 mod environment;
+mod fault;
+pub mod history;
+mod latency;
 mod link;
 mod network;
+mod pace;
 mod random;
-mod record;
+mod run;
+mod schedule;
+mod setup;
 mod trace;
 mod world;
 
 pub use environment::SimEnvironment;
+pub use fault::{Direction, Fault};
+pub use history::History;
+pub use latency::Latency;
 pub use link::{Link, LinkMode};
+pub use run::{Report, run, run_with, simulate};
+pub use schedule::{Schedule, Timed};
+pub use setup::Setup;
 pub use trace::Trace;
-pub use world::{Node, World, run, run_with};
+pub use world::{Node, World};

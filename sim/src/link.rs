@@ -1,24 +1,35 @@
 //! The way between a node and its broker, and how it breaks.
 
+mod connection;
 mod discovery;
+mod flight;
 mod messaging;
+mod state;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
-use futures_util::future::{self, Either};
-use futures_util::{Stream, StreamExt};
-use slipring_core::{Discovery, Effect, Error, Messaging, Result};
+use slipring_core::{Discovery, Effect, Messaging, Result};
 use tokio::sync::Notify;
 
+use self::connection::{Connection, Severed};
 use self::discovery::LinkedDiscovery;
-use self::messaging::{Line, LinkedMessaging};
+use self::messaging::LinkedMessaging;
+use self::state::{Flow, State, Way};
+pub(crate) use self::state::{Server, Side};
+use crate::environment::SimEnvironment;
+use crate::history::{Death, Event};
+use crate::latency::Latency;
+use crate::random::Streams;
+use crate::trace::Log;
 
 /// Does a link carry anything?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkMode {
     /// Everything gets through.
+    #[default]
     Open,
     /// The connection is gone, and the node knows it: calls fail at once.
     Cut,
@@ -38,10 +49,15 @@ pub enum LinkMode {
 /// *Silent*: calls hang, watches and subscriptions say nothing, and leases run out. When the link opens again
 /// without a cut in between, all of it goes on where it stood, as over a connection that sends its lost
 /// packets again: a request that still waits is executed then, and a watch catches up. A call that was
-/// dropped while it waited is never executed.
+/// dropped while it waited is never executed, except in a world whose requests
+/// [outlive their callers](crate::Setup::with_lasting_requests).
 ///
 /// The timeout of [`Messaging::request`] and the grace of [`Messaging::close`] run on this side of the link:
 /// they hold in silence too.
+///
+/// *Latency*: each message takes its time, and what is under way when the link falls silent arrives after it
+/// opens. Calls overtake each other; the events of a watch, the messages of a subscription and the publishes
+/// of a handle do not.
 #[derive(Clone)]
 pub struct Link(Arc<Switch>);
 
@@ -49,48 +65,60 @@ struct Switch {
     state: Mutex<State>,
     // Not a watch channel: that one wakes its waiters in a random order.
     changed: Notify,
-    observer: Box<dyn Fn(&str) + Send + Sync>,
+    wiring: Wiring,
+    streams: Mutex<Streams>,
 }
 
-struct State {
-    mode: LinkMode,
-    /// How often the link was cut; a connection lives as long as this stands still.
-    cuts: u64,
-    replies_to_lose: u32,
-    subscriptions: Vec<Weak<Line>>,
+/// What a link has from its world; one of its own has nothing.
+#[derive(Default)]
+pub(crate) struct Wiring {
+    /// The seed of its latencies.
+    pub(crate) seed: u64,
+    /// Who is told what happens on it, and in whose name.
+    pub(crate) log: Option<(Log, Arc<str>)>,
+    /// Where requests live that outlive their callers.
+    pub(crate) courier: Option<Weak<SimEnvironment>>,
+    /// Each message lets other tasks run up to this many times.
+    pub(crate) yields_max: u64,
 }
 
 impl Link {
-    /// An open link.
+    /// An open link that takes no time.
     pub fn new() -> Self {
-        Self::observed(|_| {})
+        Self::wired(Wiring::default())
     }
 
-    /// An open link that tells what is done to it.
-    pub(crate) fn observed(observer: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        let state = State { mode: LinkMode::Open, cuts: 0, replies_to_lose: 0, subscriptions: Vec::new() };
-        let observer = Box::new(observer);
-        Self(Arc::new(Switch { state: Mutex::new(state), changed: Notify::new(), observer }))
+    /// An open link in a world.
+    pub(crate) fn wired(wiring: Wiring) -> Self {
+        let owner = wiring.log.as_ref().map_or("link", |(_, name)| name);
+        let streams = Mutex::new(Streams::new(wiring.seed, owner));
+        let state = Mutex::new(State::default());
+        Self(Arc::new(Switch { state, changed: Notify::new(), wiring, streams }))
     }
 
     /// Lets everything through (again).
     pub fn open(&self) {
-        self.set(LinkMode::Open, "link opened");
+        self.set(LinkMode::Open, "opened");
     }
 
     /// Breaks the connection so that the node notices.
     pub fn cut(&self) {
-        self.set(LinkMode::Cut, "link cut");
+        self.set(LinkMode::Cut, "cut");
     }
 
     /// Lets nothing through and tells nobody.
     pub fn silence(&self) {
-        self.set(LinkMode::Silent, "link silent");
+        self.set(LinkMode::Silent, "silent");
     }
 
-    /// What it does now.
+    /// What was last ordered with [`open`](Self::open), [`cut`](Self::cut) or [`silence`](Self::silence).
     pub fn mode(&self) -> LinkMode {
         self.state().mode
+    }
+
+    /// How long messages take from now on, in each direction. What is under way is not concerned.
+    pub fn set_latency(&self, latency: Latency) {
+        self.state().latency = latency;
     }
 
     /// The next `commit`, `grant`, `revoke` or `request` is executed, but its caller gets `Unavailable` with
@@ -98,7 +126,14 @@ impl Link {
     /// not take what was meant for a write.
     pub fn lose_next_reply(&self) {
         self.state().replies_to_lose += 1;
-        (self.0.observer)("link will lose a reply");
+        self.tell(|| Event::Link("will lose a reply"));
+    }
+
+    /// The next `commit`, `grant`, `revoke` or `request` is not executed, and its caller gets what it gets
+    /// when the reply is lost: `Unavailable` with effect unknown. Adds up if called again.
+    pub fn lose_next_request(&self) {
+        self.state().requests_to_lose += 1;
+        self.tell(|| Event::Link("will lose a request"));
     }
 
     /// A store as seen through this link.
@@ -111,36 +146,113 @@ impl Link {
         Arc::new(LinkedMessaging::new(self.clone(), inner))
     }
 
+    /// The network around the link of the life before is still as it was.
+    pub(crate) fn inherit(&self, before: &Self) {
+        let (refused, held, stalled, latency, delay) = {
+            let State { refused, held, stalled, latency, delay, .. } = *before.state();
+            (refused, held, stalled, latency, delay)
+        };
+        self.change(|state| {
+            *state = State { refused, held, stalled, latency, delay, ..State::default() };
+        });
+    }
+
+    /// A direction lets nothing through, or does again. Such windows may overlap.
+    pub(crate) fn hold(&self, to_broker: bool, from_broker: bool, held: bool) {
+        self.change(|state| {
+            for (way, concerned) in [(Way::ToBroker, to_broker), (Way::FromBroker, from_broker)] {
+                if concerned {
+                    count(&mut state.held[way as usize], held);
+                }
+            }
+        });
+    }
+
+    /// The connection breaks, and cannot be made until the window ends. Such windows may overlap.
+    pub(crate) fn refuse(&self, refused: bool) {
+        self.change(|state| {
+            count(&mut state.refused, refused);
+            state.cuts += u64::from(refused);
+        });
+    }
+
+    /// Messages take this much longer, or no longer do. Such windows add up.
+    pub(crate) fn delay(&self, by: Duration, delayed: bool) {
+        self.change(|state| {
+            state.delay = if delayed { state.delay + by } else { state.delay.saturating_sub(by) };
+        });
+    }
+
+    /// Nobody reads the watches, or somebody does again. Such windows may overlap.
+    pub(crate) fn stall(&self, stalled: bool) {
+        self.change(|state| count(&mut state.stalled, stalled));
+    }
+
+    /// What the far side does from now on. A server that goes down breaks its connections.
+    pub(crate) fn set_server(&self, side: Side, server: Server) {
+        self.change(|state| {
+            state.server_cuts[side as usize] += u64::from(server == Server::Down);
+            state.servers[side as usize] = server;
+        });
+    }
+
+    /// Nothing passes any more, for good: after a crash calls fail, and the broker knows; after a power loss
+    /// they hang, and it does not.
+    pub(crate) fn die(&self, death: Death) {
+        self.change(|state| {
+            if state.death.is_none() {
+                state.death = Some(death);
+                state.cuts += u64::from(death == Death::Crash);
+            }
+        });
+    }
+
+    /// The broker gives up on a dead node: its subscriptions leave.
+    pub(crate) fn bury(&self) {
+        let (ghosts, lines) = {
+            let mut state = self.state();
+            (std::mem::take(&mut state.ghosts), std::mem::take(&mut state.subscriptions))
+        };
+        drop(ghosts);
+        lines.iter().filter_map(Weak::upgrade).for_each(|line| line.cut());
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().expect("no code panics while it holds the lock")
     }
 
-    fn set(&self, mode: LinkMode, what: &str) {
+    fn set(&self, mode: LinkMode, what: &'static str) {
+        if self.state().mode == mode {
+            return;
+        }
+        self.tell(|| Event::Link(what));
+        self.change(|state| {
+            state.mode = mode;
+            state.cuts += u64::from(mode == LinkMode::Cut);
+        });
+    }
+
+    /// Changes the state, takes subscriptions whose connection broke from the broker, and has everybody who
+    /// waits look again.
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let lines = {
             let mut state = self.state();
-            if state.mode == mode {
-                return;
-            }
-            state.mode = mode;
-            if mode == LinkMode::Cut {
-                state.cuts += 1;
-                std::mem::take(&mut state.subscriptions)
-            } else {
-                Vec::new()
-            }
+            let before = state.life(Side::Bus);
+            change(&mut state);
+            let broken = state.life(Side::Bus) != before;
+            if broken { std::mem::take(&mut state.subscriptions) } else { Vec::new() }
         };
-        (self.0.observer)(what);
         lines.iter().filter_map(Weak::upgrade).for_each(|line| line.cut());
         self.0.changed.notify_waiters();
     }
 
     /// A connection over the link as it is now.
-    fn connect(&self) -> Result<Connection> {
+    fn connect(&self, side: Side) -> Result<Connection> {
         let state = self.state();
-        if state.mode == LinkMode::Cut {
+        if state.flow(side, Way::ToBroker) == Flow::Cut {
             return Err(Severed.with_effect(Effect::None));
         }
-        Ok(Connection { link: self.clone(), born: state.cuts })
+        Ok(Connection { link: self.clone(), side, born: state.life(side) })
     }
 
     /// Waits until the state of the link (or what `wake` announces) answers the question.
@@ -158,6 +270,35 @@ impl Link {
     fn wake(&self) {
         self.0.changed.notify_waiters();
     }
+
+    fn random(&self, label: &'static str) -> u64 {
+        self.0.streams.lock().expect("no code panics while it holds the lock").next(label)
+    }
+
+    /// How long a message takes that is sent now.
+    fn latency(&self) -> Duration {
+        let (latency, delay) = {
+            let state = self.state();
+            (state.latency, state.delay)
+        };
+        if latency == Latency::NONE { delay } else { delay + latency.sample(self.random("latency")) }
+    }
+
+    fn tell(&self, event: impl FnOnce() -> Event) {
+        if let Some((log, name)) = &self.0.wiring.log {
+            log.add(name, event());
+        }
+    }
+
+    /// The time in the log, and a name for a watch.
+    fn now(&self) -> Duration {
+        self.0.wiring.log.as_ref().map(|(log, _)| log.elapsed()).unwrap_or_default()
+    }
+}
+
+/// A window begins or ends.
+fn count(windows: &mut u32, begins: bool) {
+    *windows = if begins { *windows + 1 } else { windows.saturating_sub(1) };
 }
 
 impl Default for Link {
@@ -169,99 +310,5 @@ impl Default for Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Link").field(&self.mode()).finish()
-    }
-}
-
-/// The connection is gone.
-struct Severed;
-
-impl Severed {
-    fn with_effect(self, effect: Effect) -> Error {
-        Error::unavailable("the broker", "the link is cut", effect)
-    }
-}
-
-/// One life of a link, between two cuts.
-#[derive(Clone)]
-struct Connection {
-    link: Link,
-    born: u64,
-}
-
-impl Connection {
-    /// Carries a call over and its answer back. `effect` is the error's if the connection goes meanwhile.
-    async fn carry<T>(&self, effect: Effect, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let severed = |severed: Severed| severed.with_effect(effect);
-        self.passable().await.map_err(severed)?;
-        let call = std::pin::pin!(call);
-        let cut = std::pin::pin!(self.severed());
-        let answer = match future::select(cut, call).await {
-            Either::Left((gone, _)) => return Err(severed(gone)),
-            Either::Right((answer, _)) => answer,
-        };
-        self.passable().await.map_err(severed)?;
-        answer
-    }
-
-    /// [`carry`](Self::carry) for a call that has an effect, and whose reply may be lost.
-    async fn carry_write<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let call = async {
-            let answer = call.await;
-            if self.lose_reply() {
-                return Err(Error::unavailable("the broker", "the reply was lost", Effect::Unknown));
-            }
-            answer
-        };
-        self.carry(Effect::Unknown, call).await
-    }
-
-    /// The next item of a stream from the other side.
-    async fn next<S: Stream + Unpin>(&self, mut items: S) -> Result<Option<S::Item>, Severed> {
-        loop {
-            self.passable().await?;
-            let blocked =
-                std::pin::pin!(self.link.until(|state| {
-                    (state.mode != LinkMode::Open || state.cuts != self.born).then_some(())
-                }));
-            if let Either::Right((item, _)) = future::select(blocked, items.next()).await {
-                return Ok(item);
-            }
-        }
-    }
-
-    async fn passable(&self) -> Result<(), Severed> {
-        let passable = |state: &State| match state.mode {
-            _ if state.cuts != self.born => Some(Err(Severed)),
-            LinkMode::Open => Some(Ok(())),
-            LinkMode::Cut | LinkMode::Silent => None,
-        };
-        self.link.until(passable).await
-    }
-
-    async fn severed(&self) -> Severed {
-        self.link.until(|state| (state.cuts != self.born).then_some(Severed)).await
-    }
-
-    fn is_alive(&self) -> bool {
-        self.link.state().cuts == self.born
-    }
-
-    fn lose_reply(&self) -> bool {
-        let mut state = self.link.state();
-        let lose = state.replies_to_lose > 0;
-        state.replies_to_lose -= u32::from(lose);
-        lose
-    }
-
-    /// Ties a subscription to this connection: a cut closes it at once, read or not.
-    fn tie(&self, line: &Arc<Line>) {
-        let mut state = self.link.state();
-        state.subscriptions.retain(|line| line.strong_count() > 0);
-        if state.cuts == self.born {
-            state.subscriptions.push(Arc::downgrade(line));
-        } else {
-            drop(state);
-            line.cut();
-        }
     }
 }

@@ -1,21 +1,40 @@
+mod sockets;
+
 use std::collections::BTreeMap;
+use std::future;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use slipring_core::{ByteStream, Effect, Error, Listener, Result, async_trait};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
+pub(crate) use self::sockets::Sockets;
+use crate::history::Death;
+
 /// Byte streams between the nodes of a world, by address. Clones are the same network.
 ///
 /// A host is a name only: all nodes share all ports. Bytes arrive at once, whole and in order, and closing one
-/// end closes the other.
+/// end closes the other. Of a machine without power nobody learns anything: who connects to it waits for ever.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Network(Arc<Mutex<Addresses>>);
 
 #[derive(Debug, Default)]
 struct Addresses {
-    listeners: BTreeMap<String, mpsc::Sender<Arrival>>,
+    listeners: BTreeMap<String, Door>,
     last_port: u16,
+}
+
+/// Where connections arrive, and whose it is.
+#[derive(Debug)]
+struct Door {
+    arrivals: mpsc::Sender<Arrival>,
+    sockets: Sockets,
+}
+
+impl Door {
+    fn is_open(&self) -> bool {
+        self.sockets.death().is_none() && !self.arrivals.is_closed()
+    }
 }
 
 /// One end of a connection, and the address of the other.
@@ -31,7 +50,7 @@ const WINDOW_BYTES: usize = 64 * 1024;
 const PORT_CHOSEN_MIN: u16 = 40_000;
 
 impl Network {
-    pub(crate) fn listen(&self, address: &str) -> Result<Box<dyn Listener>> {
+    pub(crate) fn listen(&self, sockets: &Sockets, address: &str) -> Result<Box<dyn Listener>> {
         let (host, port) = parse(address)?;
         let mut addresses = self.addresses();
         let port = if port == 0 { addresses.free_port(host)? } else { port };
@@ -40,22 +59,41 @@ impl Network {
             return Err(Error::unavailable(address, "the address is taken", Effect::None));
         }
         let (sender, arrivals) = mpsc::channel(BACKLOG_MAX);
-        addresses.listeners.insert(address.clone(), sender);
-        Ok(Box::new(SimListener { address, arrivals }))
+        let door = Door { arrivals: sender, sockets: sockets.clone() };
+        addresses.listeners.insert(address.clone(), door);
+        Ok(Box::new(SimListener { address, arrivals, sockets: sockets.clone() }))
     }
 
-    pub(crate) fn connect(&self, from: &str, address: &str) -> Result<Box<dyn ByteStream>> {
+    pub(crate) async fn connect(
+        &self,
+        sockets: &Sockets,
+        from: &str,
+        address: &str,
+    ) -> Result<Box<dyn ByteStream>> {
         parse(address)?;
+        match self.knock(from, address)? {
+            Some(near) => Ok(Box::new(sockets.open(near))),
+            None => future::pending().await,
+        }
+    }
+
+    /// The near end of a new connection; none if the machine at the address has no power.
+    fn knock(&self, from: &str, address: &str) -> Result<Option<DuplexStream>> {
         let mut addresses = self.addresses();
         let peer = format!("{from}:{}", addresses.free_port(from)?);
         let refused = |cause| Error::unavailable(address, cause, Effect::None);
-        let listener = addresses.listeners.get(address).ok_or_else(|| refused("nobody listens"))?;
+        let door = addresses.listeners.get(address).ok_or_else(|| refused("nobody listens"))?;
+        match door.sockets.death() {
+            None => {}
+            Some(Death::PowerLoss) => return Ok(None),
+            Some(Death::Crash) => return Err(refused("nobody listens")),
+        }
         let (near, far) = tokio::io::duplex(WINDOW_BYTES);
-        listener.try_send((far, peer)).map_err(|error| match error {
+        door.arrivals.try_send((far, peer)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => refused("too many connections wait to be accepted"),
             mpsc::error::TrySendError::Closed(_) => refused("nobody listens"),
         })?;
-        Ok(Box::new(near))
+        Ok(Some(near))
     }
 
     fn addresses(&self) -> MutexGuard<'_, Addresses> {
@@ -77,7 +115,7 @@ impl Addresses {
 
     /// Is nobody listening there (any more)?
     fn is_free(&self, address: &str) -> bool {
-        self.listeners.get(address).is_none_or(mpsc::Sender::is_closed)
+        !self.listeners.get(address).is_some_and(Door::is_open)
     }
 }
 
@@ -92,6 +130,7 @@ fn parse(address: &str) -> Result<(&str, u16)> {
 struct SimListener {
     address: String,
     arrivals: mpsc::Receiver<Arrival>,
+    sockets: Sockets,
 }
 
 #[async_trait]
@@ -102,7 +141,7 @@ impl Listener for SimListener {
 
     async fn accept(&mut self) -> Result<(Box<dyn ByteStream>, String)> {
         match self.arrivals.recv().await {
-            Some((stream, peer)) => Ok((Box::new(stream), peer)),
+            Some((stream, peer)) => Ok((Box::new(self.sockets.open(stream)), peer)),
             None => Err(Error::unavailable(&self.address, "the network is gone", Effect::None)),
         }
     }

@@ -23,10 +23,16 @@ impl Streams {
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): every number once per period of 2^64.
 #[derive(Debug)]
-struct SplitMix(u64);
+pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    /// The numbers of this seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -39,10 +45,14 @@ fn mix(mut z: u64) -> u64 {
 }
 
 /// FNV-1a: stable over releases of the compiler, unlike the standard library's hashes.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+fn hash(text: &str) -> u64 {
+    hash_bytes(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
-use std::fmt::{self, Write};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What happened in a run, a line each: virtual seconds, who, what. The same seed gives the same bytes.
+use crate::history::{Event, History, Moment};
+
+/// What happened in a run, a line each: virtual seconds, who, the kind of event, and the rest. The same seed
+/// gives the same bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Trace(String);
 
@@ -25,6 +30,12 @@ impl Trace {
     }
 }
 
+impl From<&History> for Trace {
+    fn from(history: &History) -> Self {
+        Self(history.to_string())
+    }
+}
+
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -38,43 +49,53 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// A trace while it is written; clones write to the same one.
+/// A history while it is written; clones write to the same one.
 #[derive(Clone)]
 pub(crate) struct Log {
     began: Instant,
-    text: Arc<Mutex<String>>,
+    watches: Arc<AtomicU64>,
+    history: Arc<Mutex<History>>,
 }
 
 impl Log {
     /// An empty log that begins now.
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), text: Arc::default() }
+        Self { began: Instant::now(), watches: Arc::default(), history: Arc::default() }
     }
 
-    /// When the log began.
-    pub(crate) fn began(&self) -> Instant {
-        self.began
+    /// The time since the log began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
-    /// Adds a line at the present time.
-    pub(crate) fn line(&self, who: &str, what: impl fmt::Display) {
-        let at = self.began.elapsed();
-        let (seconds, micros) = (at.as_secs(), at.subsec_micros());
-        writeln!(self.text(), "{seconds:>6}.{micros:06} {who:<10} {what}").expect("a string takes all text");
+    /// Adds an event at the present time.
+    pub(crate) fn add(&self, node: &Arc<str>, event: Event) {
+        let moment = Moment { at: self.elapsed(), node: node.clone(), event };
+        self.history().push(moment);
+    }
+
+    /// A number for a watch.
+    pub(crate) fn name_watch(&self) -> u64 {
+        self.watches.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// What was written so far.
-    pub(crate) fn trace(&self) -> Trace {
-        Trace(self.text().clone())
+    pub(crate) fn snapshot(&self) -> History {
+        self.history().clone()
     }
 
-    fn text(&self) -> MutexGuard<'_, String> {
-        self.text.lock().expect("no code panics while it holds the lock")
+    /// What was written so far; the log is empty then.
+    pub(crate) fn take(&self) -> History {
+        std::mem::take(&mut self.history())
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("no code panics while it holds the lock")
     }
 }
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("bytes", &self.text().len()).finish_non_exhaustive()
+        f.debug_struct("Log").field("moments", &self.history().moments().len()).finish_non_exhaustive()
     }
 }

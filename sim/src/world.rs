@@ -1,70 +1,33 @@
-use std::any::Any;
+mod faults;
+mod node;
+mod servers;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use futures_util::FutureExt;
-use slipring_core::{Discovery, Environment, Messaging, Task};
+use futures_util::{FutureExt, StreamExt};
+use slipring_core::{BoxFuture, Discovery, EnvironmentExt, Range, Start, Task};
+use slipring_memory::MemoryWorld;
 use slipring_memory::store::Saved;
-use slipring_memory::{MemoryWorld, Profile};
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
+pub use self::node::Node;
+use self::servers::Servers;
 use crate::environment::SimEnvironment;
-use crate::link::Link;
+use crate::history::{Event, History};
+use crate::link::{Link, Side, Wiring};
 use crate::network::Network;
-use crate::record::Record;
+use crate::run::Report;
+use crate::setup::Setup;
 use crate::trace::{Log, Trace};
-
-/// Runs a scenario in a world of its own, on a runtime of its own whose clock is paused: time passes only
-/// while everybody waits. Returns what happened; the same seed and scenario give the same bytes.
-///
-/// The promise holds for code that keeps to the rules: entropy, wall time, connections and tasks from the
-/// node's environment, `select!` with `biased`, no `HashMap` order, and no `tokio::sync::watch` channel that
-/// several tasks wait for (tokio wakes them in a random order).
-///
-/// # Panics
-/// If the scenario does, with the seed and the end of the trace.
-pub fn run(seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
-    run_with(seed, Profile::default(), scenario)
-}
-
-/// [`run`] on a broker with this profile.
-///
-/// # Panics
-/// As [`run`].
-pub fn run_with(seed: u64, profile: Profile, scenario: impl AsyncFnOnce(World)) -> Trace {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without I/O needs nothing from the system");
-    runtime.block_on(async {
-        let world = World::with(seed, profile);
-        let run = AssertUnwindSafe(scenario(world.clone())).catch_unwind().await;
-        if let Err(panic) = run {
-            let (what, trace) = (panic_text(&*panic), world.trace());
-            panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
-        }
-        world.settle().await;
-        world.trace()
-    })
-}
-
-/// The name of the task that writes the commits to the trace.
-const RECORDING: &str = "record";
-
-/// Lines of the trace in the message of a failed run.
-const TAIL_LINES: usize = 40;
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
 
 /// Nodes and their broker, under one seed. Clones are the same world.
 ///
-/// It lives on one tokio runtime with a paused clock: that of [`run`], or that of a test with
+/// It lives on one tokio runtime with a paused clock: that of [`run`](crate::run), or that of a test with
 /// `start_paused = true`.
 #[derive(Clone)]
 pub struct World {
@@ -73,97 +36,183 @@ pub struct World {
 
 struct Shared {
     seed: u64,
+    setup: Setup,
     log: Log,
     network: Network,
     memory: MemoryWorld,
-    record: Arc<Record>,
-    /// By name, each with the number of its lives.
-    nodes: Mutex<BTreeMap<String, (usize, Node)>>,
+    /// By name.
+    places: Mutex<BTreeMap<String, Place>>,
+    servers: Mutex<Servers>,
+    saved: Mutex<Option<Saved>>,
     broker: Arc<SimEnvironment>,
-    recording: Mutex<Task>,
+    clock: Mutex<Task>,
 }
 
+/// Where one node lives after the other.
+struct Place {
+    lives: usize,
+    node: Node,
+    program: Option<Program>,
+}
+
+/// What each life of a node runs.
+type Program = Arc<dyn Fn(Node) -> BoxFuture<'static, ()> + Send + Sync>;
+
 impl World {
-    /// A world with the default profile. Must be made inside a runtime whose clock is paused.
+    /// A world with the default setup. Must be made inside a runtime whose clock is paused.
     pub fn new(seed: u64) -> Self {
-        Self::with(seed, Profile::default())
+        Self::with(seed, Setup::new())
     }
 
-    /// A world whose broker has this profile.
-    pub fn with(seed: u64, profile: Profile) -> Self {
-        let (log, network) = (Log::new(), Network::default());
-        let broker = Arc::new(SimEnvironment::in_world("broker", seed, log.clone(), network.clone()));
-        let memory = MemoryWorld::with(profile, broker.clone());
-        let record = Arc::new(Record::new(log.clone(), memory.discovery()));
-        let recording = Mutex::new(broker.spawn(RECORDING, record.clone().keep()));
-        let nodes = Mutex::default();
-        Self { shared: Arc::new(Shared { seed, log, network, memory, record, nodes, broker, recording }) }
+    /// A world with this [`Setup`], or whose broker has this [`Profile`](slipring_memory::Profile).
+    pub fn with(seed: u64, setup: impl Into<Setup>) -> Self {
+        let (setup, log, network) = (setup.into(), Log::new(), Network::default());
+        let broker = SimEnvironment::in_world(BROKER, seed, setup.shuffled, log.clone(), network.clone());
+        let broker = Arc::new(broker);
+        let memory = MemoryWorld::observed(setup.profile.clone(), broker.clone(), {
+            let (log, store) = (log.clone(), STORE.into());
+            move |clock, event| log.add(&store, Event::Store { clock, event })
+        });
+        let clock = Mutex::new(start_clock(&broker, &memory));
+        Self {
+            shared: Arc::new(Shared {
+                seed,
+                setup,
+                log,
+                network,
+                memory,
+                places: Mutex::default(),
+                servers: Mutex::default(),
+                saved: Mutex::default(),
+                broker,
+                clock,
+            }),
+        }
     }
 
-    /// The node of this name. The first call makes it; the first call after it crashed makes its next life,
+    /// The node of this name. The first call makes it; the first call after it died begins its next life,
     /// with nothing left of the one before.
     pub fn node(&self, name: &str) -> Node {
-        let mut nodes = self.nodes();
-        let lives = match nodes.get(name) {
-            Some((_, node)) if !node.environment.is_crashed() => return node.clone(),
-            Some((lives, _)) => lives + 1,
-            None => 1,
-        };
-        let node = self.make_node(if lives == 1 { name.to_owned() } else { format!("{name}#{lives}") });
-        nodes.insert(name.to_owned(), (lives, node.clone()));
-        node
+        if let Some(node) = self.living(name) {
+            return node;
+        }
+        let program = self.places().get(name).and_then(|place| place.program.clone());
+        self.begin(name, program)
     }
 
-    /// F39: puts the store back to a saved content; [`Saved::empty`] empties it. The trace shows what was
-    /// committed before, and begins anew with the content.
-    pub async fn restore(&self, saved: Saved) {
-        self.settle().await;
-        let Shared { memory, broker, record, .. } = &*self.shared;
+    /// A node that runs this program: once now, and once again in each further life. It is given its
+    /// environment, and its ways to the store and the bus, and needs not know that they are simulated. A life
+    /// that the name has is ended by a crash first.
+    pub fn spawn_node<P, T>(&self, name: &str, program: P) -> Node
+    where
+        P: Fn(Node) -> T + Send + Sync + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(node) = self.living(name) {
+            node.crash();
+        }
+        self.begin(name, Some(Arc::new(move |node| Box::pin(program(node)))))
+    }
+
+    /// The node of this name, if it is alive.
+    pub fn living(&self, name: &str) -> Option<Node> {
+        self.places().get(name).map(|place| place.node.clone()).filter(Node::is_alive)
+    }
+
+    /// F39: puts the store back to a saved content; [`Saved::empty`] empties it.
+    pub fn restore(&self, saved: Saved) {
+        let Shared { memory, broker, clock, .. } = &*self.shared;
         memory.import(saved);
-        let recording = broker.spawn(RECORDING, record.clone().keep());
-        *self.shared.recording.lock().expect("no code panics while it holds the lock") = recording;
+        // The old watch may be silent now.
+        *lock(clock) = start_clock(broker, memory);
     }
 
-    /// The broker's side: what is stored, and how many use it. To restore the store, use
-    /// [`restore`](Self::restore): of an `import` the trace learns late.
+    /// The broker's side: what is stored, and how many use it. To replace the content, use
+    /// [`restore`](Self::restore), so that leases go on to end on time.
     pub fn memory(&self) -> &MemoryWorld {
         &self.shared.memory
     }
 
     /// Adds a line of the scenario's own to the trace.
     pub fn note(&self, what: impl fmt::Display) {
-        self.shared.log.line("scenario", what);
+        self.shared.log.add(&"scenario".into(), Event::Note(what.to_string()));
     }
 
-    /// Waits until the trace shows the store as it is.
-    pub async fn settle(&self) {
-        self.shared.record.settle().await;
+    /// What happened so far, as data.
+    pub fn history(&self) -> History {
+        self.catch_up();
+        self.shared.log.snapshot()
     }
 
-    /// What happened so far.
+    /// What happened so far, as text.
     pub fn trace(&self) -> Trace {
-        self.shared.log.trace()
+        Trace::from(&self.history())
     }
 
-    fn make_node(&self, name: String) -> Node {
-        let Shared { seed, log, network, memory, .. } = &*self.shared;
-        let environment = SimEnvironment::in_world(&name, *seed, log.clone(), network.clone());
-        let link = Link::observed({
-            let (log, name) = (log.clone(), name.clone());
-            move |what| log.line(&name, what)
-        });
-        Node {
-            discovery: link.discovery(Arc::new(memory.discovery())),
-            messaging: link.messaging(Arc::new(memory.messaging())),
-            environment: Arc::new(environment),
-            log: log.clone(),
-            name,
-            link,
+    /// How many tasks are alive that no environment of this world owns: started past them, by a bare
+    /// `tokio::spawn`, on the runtime of this world.
+    pub async fn stray_tasks(&self) -> usize {
+        // What was aborted is alive until the scheduler has come by.
+        for _ in 0..REAPING_YIELDS {
+            yield_now().await;
         }
+        let owned: usize = self.places().values().map(|place| place.node.tasks()).sum();
+        let alive = Handle::current().metrics().num_alive_tasks();
+        alive.saturating_sub(owned + self.shared.broker.tasks())
     }
 
-    fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, (usize, Node)>> {
-        self.shared.nodes.lock().expect("no code panics while it holds the lock")
+    /// Ends all nodes, and gives what there is to tell.
+    pub(crate) async fn finish(&self) -> Report {
+        self.catch_up();
+        let history = self.shared.log.take();
+        let nodes: Vec<Node> = self.places().values().map(|place| place.node.clone()).collect();
+        nodes.iter().for_each(Node::crash);
+        Report { history, stray_tasks: self.stray_tasks().await }
+    }
+
+    /// Lets what is due by now happen in the store.
+    fn catch_up(&self) {
+        self.shared.memory.leases();
+    }
+
+    /// Begins the next life of a node.
+    fn begin(&self, name: &str, program: Option<Program>) -> Node {
+        let node = {
+            let mut places = self.places();
+            let before = places.get(name);
+            let lives = 1 + before.map_or(0, |place| place.lives);
+            let full_name = if lives == 1 { name.to_owned() } else { format!("{name}#{lives}") };
+            let node = self.make_node(&full_name, before.map(|place| place.node.link()));
+            places.insert(name.to_owned(), Place { lives, node: node.clone(), program: program.clone() });
+            node
+        };
+        if let Some(program) = program {
+            node.run(program(node.clone()));
+        }
+        node
+    }
+
+    fn make_node(&self, name: &str, before: Option<&Link>) -> Node {
+        let Shared { seed, setup, log, network, memory, broker, .. } = &*self.shared;
+        let environment = SimEnvironment::in_world(name, *seed, setup.shuffled, log.clone(), network.clone());
+        let link = Link::wired(Wiring {
+            seed: *seed,
+            log: Some((log.clone(), name.into())),
+            courier: setup.lasting_requests.then(|| Arc::downgrade(broker)),
+            yields_max: if setup.shuffled { YIELDS_MAX } else { 0 },
+        });
+        match before {
+            Some(before) => link.inherit(before),
+            None => link.set_latency(setup.latency),
+        }
+        for side in [Side::Store, Side::Bus] {
+            link.set_server(side, lock(&self.shared.servers).state(side));
+        }
+        Node::new(name.into(), log.clone(), environment, link, memory)
+    }
+
+    fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {
+        lock(&self.shared.places)
     }
 }
 
@@ -173,53 +222,40 @@ impl fmt::Debug for World {
     }
 }
 
-/// One life of a process of the world, with its way to the broker. Clones are the same node.
-#[derive(Debug, Clone)]
-pub struct Node {
-    name: String,
-    log: Log,
-    environment: Arc<SimEnvironment>,
-    link: Link,
-    discovery: Arc<dyn Discovery>,
-    messaging: Arc<dyn Messaging>,
+/// The names under which the servers stand in a history.
+const BROKER: &str = "broker";
+const STORE: &str = "store";
+
+/// How often a message lets others run in a shuffled world, at most.
+const YIELDS_MAX: u64 = 3;
+
+/// After so many turns of the scheduler an aborted task is gone.
+const REAPING_YIELDS: usize = 16;
+
+/// Lets leases end when they are due, also when nobody looks.
+fn start_clock(broker: &SimEnvironment, memory: &MemoryWorld) -> Task {
+    let silence_max = memory.profile().discovery.watch_silence_max;
+    let discovery = memory.discovery();
+    let open = async move || discovery.watch(Range::All, Start::Snapshot).await;
+    let first = open().now_or_never();
+    broker.start("clock", async move {
+        let mut watch = first;
+        loop {
+            let mut open = match watch.take() {
+                Some(watch) => watch,
+                None => open().await,
+            }
+            .expect("a store in memory is there");
+            // A restored store may leave its watches silent.
+            while let Ok(Some(Ok(_))) = timeout(silence_max, open.events.next()).await {}
+        }
+    })
 }
 
-impl Node {
-    /// Its name; from the second life on with the number of the life.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its environment; it owns the node's tasks.
-    pub fn environment(&self) -> Arc<SimEnvironment> {
-        self.environment.clone()
-    }
-
-    /// Its way to the broker.
-    pub fn link(&self) -> &Link {
-        &self.link
-    }
-
-    /// The store as this node reaches it.
-    pub fn discovery(&self) -> Arc<dyn Discovery> {
-        self.discovery.clone()
-    }
-
-    /// The broker as this node reaches it; all calls give the same handle.
-    pub fn messaging(&self) -> Arc<dyn Messaging> {
-        self.messaging.clone()
-    }
-
-    /// Adds a line in the name of this node to the trace.
-    pub fn note(&self, what: impl fmt::Display) {
-        self.log.line(&self.name, what);
-    }
-
-    /// Ends the process: all its tasks, and its connection. What it left in the store stays until its lease
-    /// runs out.
-    pub fn crash(&self) {
-        self.note("crashed");
-        self.environment.crash();
-        self.link.cut();
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no code panics while it holds the lock")
 }
+
+/// The time after which a dead machine's subscriptions leave the bus, which notices by its pings: 2 to 3
+/// minutes with the defaults of NATS.
+const BURIED_AFTER: Duration = Duration::from_secs(150);

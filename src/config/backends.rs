@@ -71,7 +71,10 @@ impl Backends {
             "memory" => check_memory(address, &[]).map(|()| Arc::new(self.world.messaging()) as _),
             #[cfg(feature = "nats")]
             "nats" => slipring_nats::Config::from_address(address)
-                .map(|config| config.with_inbox_prefix(deployment.inboxes().as_str()))
+                .map(|config| match address.options().text("inbox_prefix") {
+                    Some(_) => config,
+                    None => config.with_inbox_prefix(deployment.inboxes().as_str()),
+                })
                 .and_then(|config| slipring_nats::NatsMessaging::new(config, self.environment.clone()))
                 .map(|nats| Arc::new(nats) as _),
             _ => Err(MESSAGING.refuse(address)),

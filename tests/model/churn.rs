@@ -261,7 +261,6 @@ async fn churn(
 #[tokio::test(start_paused = true)]
 async fn u13088_no_call_outlives_its_deadline() {
     let world = World::new(7);
-    world.settle().await;
     let baseline = (world.memory().watches(), world.memory().messaging().subscriptions());
     let (mut workers, going_on) = (BTreeMap::new(), GoingOn::default());
     for slot in 0..INSTANCES {

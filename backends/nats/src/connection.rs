@@ -8,6 +8,7 @@ use slipring_core::{Effect, Environment, EnvironmentExt, Error, Result, Subscrip
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use crate::backoff::Backoff;
 use crate::error::{self, Complaint};
 use crate::inbox::Inbox;
 use crate::link::Link;
@@ -41,10 +42,6 @@ struct Entry {
 }
 
 impl Connection {
-    /// The delay after the first failure; each further one doubles it. A random part is taken off.
-    const BACKOFF_MIN: Duration = Duration::from_millis(50);
-    const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
     /// How long a refusal of a subscription may take from the client library's event task to us. The server tells
     /// it before it answers, but the library tells it beside the answer. One that comes later still ends the
     /// stream.
@@ -146,7 +143,7 @@ impl Connection {
     async fn keep_connected(self: &Arc<Self>) {
         let mut attempts = 0;
         let mut turn = 0;
-        let mut backoff = Self::BACKOFF_MIN;
+        let mut backoff = Backoff::new();
         loop {
             match self.connect(&mut turn).await {
                 Ok(link) => {
@@ -156,8 +153,9 @@ impl Connection {
                     let error = link.inbox().sink().ended().await;
                     tracing::warn!(server = link.server, %error, "lost the connection to NATS");
                     self.disconnected(0, error);
-                    if since.elapsed() > Self::BACKOFF_MAX {
-                        backoff = Self::BACKOFF_MIN;
+                    // A server that takes us and drops us at once is not there.
+                    if since.elapsed() > Backoff::MAX {
+                        backoff = Backoff::new();
                     }
                 }
                 Err(error) => {
@@ -166,15 +164,8 @@ impl Connection {
                     self.disconnected(attempts, error);
                 }
             }
-            sleep(self.jittered(backoff)).await;
-            backoff = (backoff * 2).min(Self::BACKOFF_MAX);
+            sleep(backoff.next(self.environment.random("nats reconnect"))).await;
         }
-    }
-
-    /// Between a half of this and the whole, so that many clients do not come at once.
-    fn jittered(&self, delay: Duration) -> Duration {
-        let micros = u64::try_from(delay.as_micros()).expect("the delay is a second at most");
-        Duration::from_micros(micros - self.environment.random("nats reconnect") % (micros / 2))
     }
 
     /// One attempt: each server in turn, until one takes us. Whoever subscribed is subscribed again.

@@ -16,6 +16,7 @@
 //! Publishing and subscribing below [`Config::inbox_prefix`], besides the subjects of the program itself. Round
 //! trips go through an inbox, because the client library cannot wait for a `PONG`.
 
+mod backoff;
 mod config;
 mod connection;
 mod error;

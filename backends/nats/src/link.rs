@@ -49,7 +49,9 @@ impl Link {
     const UNREAD_MESSAGES_MAX: usize = 1 << 24;
 
     /// A number that servers take for none, which means "now"; the client library takes it for what it is, and
-    /// goes on to hand out messages, so that those which are on their way arrive.
+    /// goes on to hand out messages, so that those which are on their way arrive. (All its other ways to
+    /// unsubscribe drop them.) A server that took it for what it is would unsubscribe a round trip later, when the
+    /// subscription is dropped.
     const UNSUBSCRIBE_NOW: u64 = 10_000_000_000;
 
     /// Connects to a server. `inbox` is empty and ends with the connection; `told` is told what the server

@@ -1,6 +1,5 @@
 //! TLS with the provider that is compiled in here; none is ever installed for the whole process.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::rustls::crypto::ring;
@@ -26,7 +25,7 @@ pub(crate) fn client_config(tls: Option<&Tls>) -> Result<ClientConfig> {
                 None => Ok(builder.with_no_client_auth()),
                 Some((certificate, key)) => builder
                     .with_client_auth_cert(pem::certificates(certificate)?, pem::key(key)?)
-                    .map_err(|problem| invalid(certificate, problem)),
+                    .map_err(|problem| pem::invalid(certificate, problem)),
             }
         }
         #[cfg(not(feature = "tls"))]
@@ -36,6 +35,9 @@ pub(crate) fn client_config(tls: Option<&Tls>) -> Result<ClientConfig> {
 
 #[cfg(feature = "tls")]
 mod pem {
+    use std::fmt::Display;
+    use std::path::Path;
+
     use async_nats::rustls::pki_types::pem::PemObject;
     use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -72,9 +74,22 @@ mod pem {
     pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
         PrivateKeyDer::from_pem_file(path).map_err(|problem| invalid(path, problem))
     }
+
+    pub(super) fn invalid(path: &Path, problem: impl Display) -> Error {
+        Error::invalid("PEM file", path.display().to_string(), problem.to_string())
+    }
 }
 
-#[cfg(feature = "tls")]
-fn invalid(path: &Path, problem: impl std::fmt::Display) -> Error {
-    Error::invalid("PEM file", path.display().to_string(), problem.to_string())
+#[cfg(all(test, not(feature = "tls")))]
+mod tests {
+    use super::*;
+
+    /// Without the feature, asking for TLS is refused with what to do.
+    #[test]
+    fn tls_is_a_feature() {
+        let error = client_config(Some(&Tls::new())).unwrap_err();
+        assert_eq!(error.code(), "unsupported");
+        assert!(error.to_string().contains("feature `tls`"), "{error}");
+        assert!(client_config(None).is_ok());
+    }
 }

@@ -9,9 +9,15 @@ use futures_util::{Stream, StreamExt, stream};
 use slipring_core::{
     Effect, Error, Message, Messaging, MessagingCapabilities, Result, Subscriber, Subscription, async_trait,
 };
-use tokio::time::timeout;
+use tokio::sync;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Connection, Link, LinkMode, Severed, State};
+use super::connection::{Connection, Severed};
+use super::flight::Flight;
+use super::state::{Flow, Way};
+use super::{Link, Side, State};
+use crate::history::{Call, Death, Event, Letter};
+use crate::random::hash_bytes;
 
 /// A broker behind a link: one handle of it.
 #[derive(Debug)]
@@ -19,18 +25,30 @@ pub(super) struct LinkedMessaging {
     link: Link,
     inner: Arc<dyn Messaging>,
     closed: Arc<AtomicBool>,
+    /// Publishes go one after the other, in the order in which they were begun.
+    turn: sync::Mutex<()>,
+    /// When the last one arrives.
+    arrives: Mutex<Option<Instant>>,
 }
 
 impl LinkedMessaging {
     pub(super) fn new(link: Link, inner: Arc<dyn Messaging>) -> Self {
-        Self { link, inner, closed: Arc::default() }
+        Self { link, inner, closed: Arc::default(), turn: sync::Mutex::default(), arrives: Mutex::default() }
+    }
+
+    /// When a publish that begins now arrives, if that takes any time: not before those that began earlier.
+    fn arrival(&self) -> Option<Instant> {
+        let mut last = self.arrives.lock().expect("no code panics while it holds the lock");
+        let now = Instant::now();
+        *last = Some(now + self.link.latency()).max(*last).filter(|arrives| *arrives > now);
+        *last
     }
 
     fn connect(&self) -> Result<Connection> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::unavailable("the broker", "this handle is closed", Effect::None));
         }
-        self.link.connect()
+        self.link.connect(Side::Bus)
     }
 }
 
@@ -42,18 +60,30 @@ impl Messaging for LinkedMessaging {
     }
 
     async fn publish(&self, message: Message) -> Result<()> {
-        self.connect()?.carry(Effect::None, self.inner.publish(message)).await
+        let connection = self.connect()?;
+        let arrival = self.arrival();
+        let _turn = self.turn.lock().await;
+        if let Some(arrival) = arrival {
+            sleep_until(arrival).await;
+        }
+        let severed = |severed: Severed| severed.with_effect(Effect::None);
+        connection.passable(Way::ToBroker).await.map_err(severed)?;
+        let letter = Letter::of(&message);
+        self.inner.publish(message).await?;
+        self.link.tell(|| Event::Published(letter));
+        Ok(())
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscriber> {
         let connection = self.connect()?;
-        let line = Arc::new(Line::default());
+        let line = Arc::new(Line::new(self.link.clone()));
         let route = Route {
             inner: self.inner.clone(),
             subscription,
             connection,
             closed: self.closed.clone(),
             line: line.clone(),
+            flight: Flight::new(),
         };
         route.subscribe().await?;
         let link = self.link.clone();
@@ -67,10 +97,14 @@ impl Messaging for LinkedMessaging {
     async fn request(&self, message: Message, within: Duration) -> Result<Message> {
         let subject = message.subject.clone();
         let connection = self.connect()?;
-        let answer = timeout(within, connection.carry_write(self.inner.request(message, within)));
-        answer.await.unwrap_or_else(|_| {
-            Err(Error::deadline_exceeded(format!("a request to {subject}"), within, Effect::Unknown))
-        })
+        let inner = self.inner.clone();
+        let answer = connection.carry_write(async move { inner.request(message, within).await });
+        let answer = async {
+            timeout(within, answer).await.unwrap_or_else(|_| {
+                Err(Error::deadline_exceeded(format!("a request to {subject}"), within, Effect::Unknown))
+            })
+        };
+        self.link.answered(Call::Request, |_| None, answer).await
     }
 
     async fn flush(&self) -> Result<()> {
@@ -82,8 +116,8 @@ impl Messaging for LinkedMessaging {
             return Ok(());
         }
         self.link.wake();
-        let silent = match self.link.connect() {
-            Ok(connection) => timeout(grace, connection.passable()).await.is_err(),
+        let silent = match self.link.connect(Side::Bus) {
+            Ok(connection) => timeout(grace, connection.passable(Way::ToBroker)).await.is_err(),
             Err(_) => false,
         };
         let closed = self.inner.close(grace).await;
@@ -101,6 +135,7 @@ struct Route {
     connection: Connection,
     closed: Arc<AtomicBool>,
     line: Arc<Line>,
+    flight: Flight<Result<Message>>,
 }
 
 impl Route {
@@ -116,15 +151,22 @@ impl Route {
     async fn next(route: Option<Self>) -> Option<(Result<Message>, Option<Self>)> {
         let mut route = route?;
         let item = {
-            let next = pin!(route.connection.next(&*route.line));
-            let closed = pin!(route.closed_in_silence());
+            let Self { connection, flight, line, closed, .. } = &mut route;
+            let next = pin!(connection.next(flight, &**line));
+            let closed = pin!(closed_in_silence(&connection.link, closed));
             match future::select(next, closed).await {
                 Either::Left((item, _)) => item,
                 Either::Right(((), _)) => return None,
             }
         };
         match item {
-            Ok(item) => Some((item?, Some(route))),
+            Ok(item) => {
+                let item = item?;
+                if let Ok(message) = &item {
+                    route.connection.link.tell(|| Event::Delivered(Letter::of(message)));
+                }
+                Some((item, Some(route)))
+            }
             Err(Severed) => match route.restore().await? {
                 Ok(()) => Some((Err(Error::lagged(0)), Some(route))),
                 Err(error) => Some((Err(error), None)),
@@ -136,31 +178,35 @@ impl Route {
     async fn restore(&mut self) -> Option<Result<()>> {
         loop {
             let ended = || self.line.is_stopped() || self.closed.load(Ordering::Relaxed);
-            let reopened = |state: &State| match state.mode {
+            let reopened = |state: &State| match state.flow(Side::Bus, Way::ToBroker) {
                 _ if ended() => Some(None),
-                LinkMode::Open => Some(Some(state.cuts)),
-                LinkMode::Cut | LinkMode::Silent => None,
+                Flow::Open => Some(Some(state.life(Side::Bus))),
+                Flow::Cut | Flow::Held => None,
             };
             self.connection.born = self.connection.link.until(reopened).await?;
+            self.flight = Flight::new();
             let restored = self.subscribe().await;
             if restored.is_ok() || self.connection.is_alive() {
                 return Some(restored);
             }
         }
     }
+}
 
-    /// A closed handle does not wait for a silent link.
-    async fn closed_in_silence(&self) {
-        let closed = |state: &State| {
-            (state.mode != LinkMode::Open && self.closed.load(Ordering::Relaxed)).then_some(())
-        };
-        self.connection.link.until(closed).await;
-    }
+/// A closed handle does not wait for a silent link.
+async fn closed_in_silence(link: &Link, closed: &AtomicBool) {
+    let closed = |state: &State| {
+        let open = state.flow(Side::Bus, Way::FromBroker) == Flow::Open;
+        (!open && closed.load(Ordering::Relaxed)).then_some(())
+    };
+    link.until(closed).await;
 }
 
 /// The broker's end of a subscription: empty after a cut.
-#[derive(Default)]
-pub(super) struct Line(Mutex<LineState>);
+pub(super) struct Line {
+    link: Link,
+    state: Mutex<LineState>,
+}
 
 #[derive(Default)]
 struct LineState {
@@ -169,6 +215,10 @@ struct LineState {
 }
 
 impl Line {
+    fn new(link: Link) -> Self {
+        Self { link, state: Mutex::default() }
+    }
+
     /// Leaves the broker.
     pub(super) fn cut(&self) {
         let subscriber = self.state().subscriber.take();
@@ -196,7 +246,28 @@ impl Line {
     }
 
     fn state(&self) -> MutexGuard<'_, LineState> {
-        self.0.lock().expect("no code panics while it holds the lock")
+        self.state.lock().expect("no code panics while it holds the lock")
+    }
+}
+
+/// Of a node that lost power the broker is not told that it left.
+impl Drop for Line {
+    fn drop(&mut self) {
+        let subscriber = self.state().subscriber.take();
+        let mut state = self.link.state();
+        if state.death == Some(Death::PowerLoss) {
+            state.ghosts.extend(subscriber);
+            return;
+        }
+        drop(state);
+        drop(subscriber);
+    }
+}
+
+impl Letter {
+    fn of(message: &Message) -> Self {
+        let subject = message.subject.as_str().into();
+        Self { subject, bytes: message.payload.len(), digest: hash_bytes(&message.payload) }
     }
 }
 

@@ -9,9 +9,14 @@
 //!
 //! A sequence that shows a difference is made as small as it gets; the seed that is printed draws it again.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails panics, and one that measures says what it measured"
+)]
 
 mod contest;
+mod expiry;
 mod memory;
 mod plain;
 mod planted;
@@ -21,8 +26,10 @@ mod step;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_client::{Client, WatchOptions};
+use futures_util::future::join_all;
 use slipring_core::{Discovery, Prefix, SystemEnvironment};
 use slipring_etcd::{Config, EtcdDiscovery};
 use slipring_memory::MemoryWorld;
@@ -30,6 +37,7 @@ use slipring_servers::{Etcd, Version};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::contest::{Contest, Counts, KINDS};
+use crate::expiry::{Fate, Plan, plans};
 use crate::plain::Plain;
 use crate::planted::{Flaw, Planted};
 use crate::search::{cases, search};
@@ -137,6 +145,81 @@ fn the_simulator_is_like_the_adapter_on_etcd_3_4() {
 #[test]
 fn the_simulator_is_like_the_adapter_on_etcd_3_5() {
     compare(Version::Newer, Through::Adapter);
+}
+
+/// How often a sequence is begun again because the machine was too slow for its leases.
+const BEGUN_MAX: usize = 5;
+
+/// Carries out one sequence of plans on both, at the same time; how late the leases of etcd ended.
+async fn expire(etcd: &Etcd, sequence: u32, plans: &[Plan]) -> Result<Vec<Duration>, String> {
+    for begun in 0..BEGUN_MAX {
+        let (real, world) = (adapter(etcd, &format!("expiry{sequence}.{begun}/")), memory::world());
+        let simulated = world.discovery();
+        let (real, simulated) = tokio::join!(expiry::run(&real, plans), expiry::run(&simulated, plans));
+        let (Some((real, delays)), Some((simulated, _))) = (real?, simulated?) else { continue };
+        if real != simulated {
+            return Err(format!("one:   {simulated:?}\n  other: {real:?}"));
+        }
+        return Ok(delays);
+    }
+    Err(format!("begun {BEGUN_MAX} times, this machine is too slow for leases of seconds"))
+}
+
+/// Compares natural ends, several sequences at a time: most of it is waiting.
+fn compare_expiry(version: Version) {
+    const AT_ONCE: usize = 10;
+    let runtime = runtime();
+    let etcd = runtime.block_on(Etcd::start(version));
+    let (sequences, all) = (Cell::new(0_u32), RefCell::new(Vec::new()));
+    let groups = (cases() / 20 / 2).div_ceil(u32::try_from(AT_ONCE).unwrap());
+    let strategy = proptest::collection::vec(plans(), AT_ONCE);
+    let outcome = search(&runtime, groups, strategy, async |group: Vec<Vec<Plan>>| {
+        let runs = group.iter().map(|plans| {
+            sequences.set(sequences.get() + 1);
+            expire(&etcd, sequences.get(), plans)
+        });
+        for delays in join_all(runs).await {
+            all.borrow_mut().extend(delays?);
+        }
+        Ok(())
+    });
+    if let Err(found) = outcome {
+        panic!("{version:?}: {:?}\n{}", found.steps, found.reason);
+    }
+    report(version, sequences.get(), all.into_inner());
+}
+
+fn report(version: Version, sequences: u32, mut late: Vec<Duration>) {
+    late.sort();
+    let (min, median, max) = (late.first(), late.get(late.len() / 2), late.last());
+    println!(
+        "{version:?}: {sequences} sequences, {} leases ended late by min {min:?}, median {median:?}, max {max:?}",
+        late.len()
+    );
+}
+
+/// Leases of etcd 3.4 that nobody keeps end as those of the simulator do, never early.
+#[test]
+fn leases_end_alike_on_etcd_3_4() {
+    compare_expiry(Version::Debian);
+}
+
+/// Leases of etcd 3.5 that nobody keeps end as those of the simulator do, never early.
+#[test]
+fn leases_end_alike_on_etcd_3_5() {
+    compare_expiry(Version::Newer);
+}
+
+/// More leases than one look for ended ones removes end all, each as a whole.
+#[test]
+fn many_leases_end_at_once() {
+    const LEASES: usize = 700;
+    let runtime = runtime();
+    let etcd = runtime.block_on(Etcd::start(Version::Newer));
+    let plans = vec![Plan { seconds: 12, keys: 1, fate: Fate::Expires }; LEASES];
+    let late = runtime.block_on(expire(&etcd, 1, &plans)).unwrap();
+    assert_eq!(late.len(), LEASES);
+    report(Version::Newer, 1, late);
 }
 
 /// The simulator declares what the adapter declares, but for how long a watch is silent, which is configured.

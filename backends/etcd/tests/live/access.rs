@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fixture::{handle, key, next, put, range, system, until_ok};
 
-/// Users: `root`, who may everything, and `reader`, who may read and write below `mine/`.
+/// Users: `root`, who may everything, and `worker`, who may read and write below `mine/`.
 async fn with_users(server: &Etcd) {
     for command in [
         "user add root:secret",
@@ -76,7 +76,7 @@ async fn permissions_are_kept() {
         store.keep_alive(lease).await.unwrap();
         store.revoke(lease).await.unwrap();
         // The same user without the prefix is out of bounds.
-        let lost = EtcdDiscovery::new(worker(&server), system()).unwrap();
+        let lost = handle(worker(&server)).await;
         assert_eq!(lost.read(Range::All).await.unwrap_err().code(), "unauthorized");
         assert_eq!(lost.watch(Range::All, Start::Snapshot).await.unwrap_err().code(), "unauthorized");
         let other = lost.watch(range("other/"), Start::After(at)).await;

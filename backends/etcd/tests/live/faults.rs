@@ -228,6 +228,26 @@ async fn a_hung_endpoint_is_left() {
     store.watch(range("k/"), Start::Snapshot).await.unwrap();
 }
 
+/// The same for a watch: whether its stream has still to be opened or hangs, the next attempt is made with
+/// the other server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hung_endpoint_is_left_by_watches() {
+    let server = Etcd::start(Version::Debian).await;
+    for opened in [false, true] {
+        let hung = Proxy::start(server.endpoint()).await;
+        let config = Config::new([hung.endpoint(), server.endpoint()]);
+        let store = EtcdDiscovery::new(config.with_call_timeout(Duration::from_secs(1)), system()).unwrap();
+        let after = Start::After(Revision(1));
+        if opened {
+            store.watch(range("k/"), after).await.unwrap();
+        }
+        hung.silence();
+        let error = store.watch(range("k/"), after).await.unwrap_err();
+        assert_eq!((error.code(), error.effect()), ("unavailable", Effect::None));
+        store.watch(range("k/"), after).await.unwrap();
+    }
+}
+
 /// F39: a store that was emptied is beyond what was seen before: the watch that goes on from there is told so
 /// at once, also when new writes have overtaken the old revision.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,7 +82,7 @@ async fn queued_publishes_die_with_their_connection() {
         // Until the socket and the queue are full: then it does not block, it is refused.
         let mut accepted = 0;
         let error = loop {
-            match publish(&broker, "s", "x".repeat(10_000)).await {
+            match within("room or a refusal", publish(&broker, "s", "x".repeat(10_000))).await {
                 Ok(()) => accepted += 1,
                 Err(error) => break error,
             }
@@ -99,6 +99,43 @@ async fn queued_publishes_die_with_their_connection() {
         let mut seen = seen;
         seen.stop();
         assert_eq!(rest(seen).await, ["after"]);
+    }
+}
+
+/// Nor is it sent if the server, which only stood still, is there again at once: it gets what the socket held and
+/// nothing of what stood in the queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_on_gets_nothing_from_the_queue() {
+    /// What the client library's queue holds.
+    const QUEUE: usize = 2_000;
+    for version in Version::ALL {
+        let server = Nats::start(version).await;
+        let config = Config::new([server.endpoint()])
+            .with_queue_timeout(Duration::from_millis(100))
+            .with_ping_interval(Duration::from_millis(500));
+        let (watcher, broker) = (connect(&server), with(config));
+        let mut seen = subscribe(&watcher, "s").await;
+        broker.flush().await.unwrap();
+        server.pause();
+        let mut accepted = 0;
+        while within("room or a refusal", publish(&broker, "s", "x".repeat(10_000))).await.is_ok() {
+            accepted += 1;
+        }
+        disconnected(&broker).await;
+        server.resume();
+        connected(&broker).await;
+        publish(&broker, "s", "after").await.unwrap();
+        let mut got = 0;
+        while next(&mut seen).await != "after" {
+            got += 1;
+        }
+        // What had been sent late would come as late as this.
+        broker.flush().await.unwrap();
+        watcher.flush().await.unwrap();
+        seen.stop();
+        got += rest(seen).await.len();
+        eprintln!("{version:?}: {accepted} accepted, {got} arrived");
+        assert!(got + QUEUE <= accepted, "{got} of {accepted} arrived");
     }
 }
 
@@ -191,6 +228,11 @@ async fn stopping_without_a_connection_ends() {
     assert_eq!(next(&mut messages).await, "1");
     assert_eq!(within("the gap", messages.next()).await, Some(Err(Error::lagged(0))));
     assert_eq!(within("the end", messages.next()).await, None);
+    // And the next connection does not ask for it again.
+    server.restart().await.unwrap();
+    connected(&broker).await;
+    let asked = broker.request(Message::new(subject("s"), "?"), Duration::from_secs(10)).await;
+    assert_eq!(asked.unwrap_err().code(), "no_responders");
 }
 
 /// Connections that were lost leave nothing behind: after 20 of them there are as many tasks as before.

@@ -2,15 +2,25 @@
 
 use std::sync::Arc;
 
-use slipring_conformance::{Fixture, Suite};
-use slipring_core::{Environment, Messaging, Result, SystemEnvironment, async_trait};
+use slipring_conformance::{Action, Fixture, Need, Suite};
+use slipring_core::{Environment, Error, Messaging, Result, SystemEnvironment, async_trait};
 use slipring_nats::{Config, NatsMessaging};
-use slipring_servers::{Nats, Version};
+use slipring_servers::{Nats, Proxied, Version};
+
+/// How many cases run side by side.
+const CONCURRENT_MAX: usize = 4;
 
 #[derive(Debug)]
 struct NatsFixture {
-    server: Nats,
+    server: Proxied<Nats>,
     environment: Arc<dyn Environment>,
+}
+
+impl NatsFixture {
+    async fn start(version: Version) -> Arc<Self> {
+        let server = Proxied::new(Nats::start(version).await).await;
+        Arc::new(Self { server, environment: Arc::new(SystemEnvironment::new()) })
+    }
 }
 
 #[async_trait]
@@ -23,15 +33,31 @@ impl Fixture for NatsFixture {
         let config = Config::new([self.server.endpoint()]);
         Ok(Some(Arc::new(NatsMessaging::new(config, self.environment())?)))
     }
+
+    fn can(&self, action: Action) -> bool {
+        action != Action::Compact
+    }
+
+    async fn act(&self, action: Action) -> Result<()> {
+        match action {
+            Action::Stop => self.server.stop().await,
+            Action::Start => self.server.start().await,
+            Action::Pause => self.server.pause().await,
+            Action::Resume => self.server.resume().await,
+            Action::Cut => self.server.cut().await,
+            other => return Err(Error::unsupported(format!("{other:?}"), "there is no history")),
+        }
+        Ok(())
+    }
 }
 
+#[expect(clippy::print_stdout, reason = "what was measured is of interest, also where all passes")]
 async fn passes(version: Version) {
-    let fixture =
-        NatsFixture { server: Nats::start(version).await, environment: Arc::new(SystemEnvironment) };
-    let has_store = |group| ["keys", "leases", "revisions", "transactions", "watches"].contains(&group);
-    let suite = Suite::new().only(|case| !has_store(case.group));
-    let report = suite.run(Arc::new(fixture)).await;
-    report.assert_passed(&["store_declares_what_it_can", "store_works_behind_pointers"]);
+    let whole = Suite::new().only(|case| case.needs.contains(&Need::Messaging));
+    let suite = whole.with_concurrent_max(CONCURRENT_MAX);
+    let report = suite.run_each(async || NatsFixture::start(version).await).await;
+    println!("{report}");
+    report.assert_passed(&[]);
 }
 
 /// The kit passes on nats-server 2.9.

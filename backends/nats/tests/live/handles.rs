@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use slipring_core::{Message, Messaging, MessagingExt};
 use slipring_nats::{Config, ConnectionState};
 use slipring_servers::{Nats, Proxy, Version};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::world::{connect, next, publish, rest, subject, subscribe, until, with, within};
 
@@ -104,15 +105,38 @@ async fn dropping_leaves_no_task() {
 /// Closing ends in time, though the server is mute.
 #[tokio::test]
 async fn close_is_bounded() {
+    const GRACE: Duration = Duration::from_millis(200);
     let server = Nats::start(Version::Newer).await;
-    let broker = connect(&server);
+    let proxy = Proxy::start(server.endpoint()).await;
+    let broker = with(Config::new([proxy.endpoint()]));
     let messages = subscribe(&broker, "s").await;
-    server.pause();
-    let error = within("the close", broker.close(Duration::from_millis(200))).await.unwrap_err();
+    proxy.silence();
+    let began = Instant::now();
+    let error = within("the close", broker.close(GRACE)).await.unwrap_err();
     assert_eq!(error.code(), "deadline_exceeded");
+    assert!(began.elapsed() >= GRACE);
     assert_eq!(rest(messages).await, Vec::<String>::new());
     assert_eq!(publish(&broker, "s", "x").await.unwrap_err().code(), "unavailable");
-    server.resume();
+}
+
+/// When the runtime that a connection lives in goes away, its streams end and its calls fail; nothing hangs.
+#[test]
+fn a_lost_runtime_is_no_hang() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (servers, lost, other) = (runtime(), runtime(), runtime());
+    let server = servers.block_on(Nats::start(Version::Newer));
+    let broker = connect(&server);
+    let mut messages = lost.block_on(subscribe(&broker, "s"));
+    drop(lost);
+    other.block_on(async {
+        let error = within("the end", messages.next()).await.unwrap().unwrap_err();
+        assert_eq!(error.code(), "unavailable");
+        assert_eq!(within("the end", messages.next()).await, None);
+        let error = within("a refusal", publish(&broker, "s", "x")).await.unwrap_err();
+        assert_eq!(error.code(), "unavailable");
+        assert_eq!(broker.state(), ConnectionState::Closed);
+    });
 }
 
 /// A client that is not ours finds the services of ours: `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS` are answered.

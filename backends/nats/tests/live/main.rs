@@ -10,5 +10,6 @@ mod handles;
 mod permissions;
 mod startup;
 mod subscriptions;
+#[cfg(feature = "tls")]
 mod tls;
 mod world;

@@ -1,0 +1,303 @@
+//! What happened in a run, as data.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot};
+use slipring_memory::store::{LeaseEnd, StoreEvent};
+
+use crate::Fault;
+
+/// All that happened in a run, in order. The events of the store are its commit order, so a checker is a
+/// replay. Printed, it is the run's [`Trace`](crate::Trace).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    moments: Vec<Moment>,
+}
+
+/// One event, with its time and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// Virtual time since the world began.
+    pub at: Duration,
+    /// Where: the name of a node's life, `broker`, or `scenario`.
+    pub node: Arc<str>,
+    /// What.
+    pub event: Event,
+}
+
+/// Something that happened in a world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// What a scenario or a node wanted to say.
+    Note(String),
+    /// What the component model did.
+    Fact(Fact),
+    /// A node's life began.
+    Began,
+    /// A node's life ended.
+    Died(Death),
+    /// A fault struck.
+    Struck(Fault),
+    /// A fault that lasts is over.
+    Healed(Fault),
+    /// A task ended in a panic.
+    Panicked {
+        /// The task's name.
+        task: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// A link was switched by hand.
+    Link(&'static str),
+    /// Something happened in the store.
+    Store {
+        /// The time on the store's clock, which may run at another rate.
+        clock: Duration,
+        /// What.
+        event: StoreEvent,
+    },
+    /// A node got the answer to a call. One that was given up gets none.
+    Answered {
+        /// Which call.
+        call: Call,
+        /// When it was sent.
+        sent: Duration,
+        /// The lease that it is about, if it is about one.
+        lease: Option<LeaseId>,
+        /// The code of its error; none if it went well.
+        code: Option<&'static str>,
+    },
+    /// A node opened a watch.
+    WatchOpened {
+        /// The watch; unique in a world.
+        watch: u64,
+        /// What it watches.
+        range: Range,
+        /// What it began with.
+        base: Base,
+    },
+    /// A watch delivered a batch to its reader.
+    WatchDelivered {
+        /// The watch.
+        watch: u64,
+        /// What it delivered.
+        batch: Batch,
+    },
+    /// A watch ended with an error.
+    WatchEnded {
+        /// The watch.
+        watch: u64,
+        /// The error's code.
+        code: &'static str,
+    },
+    /// A message reached the broker.
+    Published(Letter),
+    /// A message was handed to a subscriber.
+    Delivered(Letter),
+}
+
+/// A call to the store or to the bus that has an effect, or a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// A transaction.
+    Commit,
+    /// A new lease.
+    Grant,
+    /// A heartbeat.
+    KeepAlive,
+    /// The end of a lease.
+    Revoke,
+    /// A request over the bus.
+    Request,
+}
+
+/// A message without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Its subject.
+    pub subject: Arc<str>,
+    /// The bytes of its payload.
+    pub bytes: usize,
+    /// A hash of its payload, to tell messages apart.
+    pub digest: u64,
+}
+
+/// How a node's life ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// The process died, and its machine told everybody: connections are reset.
+    Crash,
+    /// The machine died. Nobody is told anything; its connections are silent.
+    PowerLoss,
+}
+
+impl History {
+    /// A history out of these moments: for tests of checkers.
+    pub fn new(moments: Vec<Moment>) -> Self {
+        Self { moments }
+    }
+
+    /// What happened, in order.
+    pub fn moments(&self) -> &[Moment] {
+        &self.moments
+    }
+
+    pub(crate) fn push(&mut self, moment: Moment) {
+        self.moments.push(moment);
+    }
+}
+
+/// A line for each moment.
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.moments.iter().try_for_each(|moment| writeln!(f, "{moment}"))
+    }
+}
+
+/// Four columns: seconds, who, the kind of event, and the rest.
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, micros) = (self.at.as_secs(), self.at.subsec_micros());
+        write!(f, "{seconds:>6}.{micros:06} {:<10} {:<8} ", self.node, self.event.kind())?;
+        self.event.write(f)
+    }
+}
+
+impl Event {
+    /// The kind of event, in one word of at most eight letters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Note(_) => "note",
+            Self::Fact(_) => "fact",
+            Self::Began => "begin",
+            Self::Died(_) => "die",
+            Self::Struck(_) => "fault",
+            Self::Healed(_) => "heal",
+            Self::Panicked { .. } => "panic",
+            Self::Link(_) => "link",
+            Self::Answered { .. } => "answer",
+            Self::WatchOpened { .. } => "watch",
+            Self::WatchDelivered { .. } => "batch",
+            Self::WatchEnded { .. } => "unwatch",
+            Self::Published(_) => "publish",
+            Self::Delivered(_) => "deliver",
+            Self::Store { event, .. } => match event {
+                StoreEvent::Granted(_) => "grant",
+                StoreEvent::Renewed(_) => "renew",
+                StoreEvent::Revived { .. } => "revive",
+                StoreEvent::Ended { end: LeaseEnd::Expired, .. } => "expire",
+                StoreEvent::Ended { end: LeaseEnd::Revoked, .. } => "revoke",
+                StoreEvent::Committed(_) => "commit",
+                StoreEvent::Compacted(_) => "compact",
+                StoreEvent::Replaced { .. } => "replace",
+                _ => "store",
+            },
+        }
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Note(text) => write!(f, "{}", text.escape_debug()),
+            Self::Fact(fact) => write!(f, "{fact:?}"),
+            Self::Began => f.write_str("alive"),
+            Self::Died(death) => write!(f, "{death}"),
+            Self::Struck(fault) | Self::Healed(fault) => write!(f, "{fault}"),
+            Self::Panicked { task, message } => write!(f, "task {task}: {}", message.escape_debug()),
+            Self::Link(what) => f.write_str(what),
+            Self::Store { event, .. } => write_store(f, event),
+            Self::Answered { call, sent, lease, code } => {
+                write!(f, "{call:?} {}", code.unwrap_or("ok"))?;
+                if let Some(lease) = lease {
+                    write!(f, ", lease {lease}")?;
+                }
+                write!(f, ", sent at {}.{:06}", sent.as_secs(), sent.subsec_micros())
+            }
+            Self::WatchOpened { watch, range, base } => {
+                write!(f, "{watch} of {} {}", Shown(range), Shown(base))
+            }
+            Self::WatchDelivered { watch, batch } => write!(f, "{watch} {}", Shown(batch)),
+            Self::WatchEnded { watch, code } => write!(f, "{watch} {code}"),
+            Self::Published(letter) | Self::Delivered(letter) => write!(f, "{letter}"),
+        }
+    }
+}
+
+fn write_store(f: &mut fmt::Formatter<'_>, event: &StoreEvent) -> fmt::Result {
+    match event {
+        StoreEvent::Granted(Lease { id, ttl }) | StoreEvent::Renewed(Lease { id, ttl }) => {
+            write!(f, "lease {id} for {ttl:?}")
+        }
+        StoreEvent::Revived { by } => write!(f, "all leases have their whole time and {by:?} more"),
+        StoreEvent::Ended { lease, .. } => write!(f, "lease {lease}"),
+        StoreEvent::Committed(batch) => write!(f, "{}", Shown(batch)),
+        StoreEvent::Compacted(revision) => write!(f, "up to revision {revision}"),
+        StoreEvent::Replaced { content, leases } => {
+            write!(f, "{}, {} leases", Shown(content), leases.len())
+        }
+        other => write!(f, "{other:?}"),
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Crash => "crashed",
+            Self::PowerLoss => "lost power",
+        })
+    }
+}
+
+impl fmt::Display for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes, {:016x})", self.subject, self.bytes, self.digest)
+    }
+}
+
+/// Values of the contracts, as a part of a line.
+struct Shown<'a, T>(&'a T);
+
+impl fmt::Display for Shown<'_, Range> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Range::All => f.write_str("all"),
+            Range::Key(key) => write!(f, "key {key}"),
+            Range::Prefix(prefix) => write!(f, "prefix {}", prefix.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Shown<'_, Base> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Base::Snapshot(snapshot) => write!(f, "{}", Shown(snapshot)),
+            Base::Resumed(revision) => write!(f, "after revision {revision}"),
+        }
+    }
+}
+
+impl fmt::Display for Shown<'_, Snapshot> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at revision {} with {} keys", self.0.revision, self.0.entries.len())
+    }
+}
+
+impl fmt::Display for Shown<'_, Batch> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {}:", self.0.revision)?;
+        for change in &self.0.changes {
+            match change {
+                Change::Delete(key) => write!(f, " delete {key}")?,
+                Change::Put(entry) => {
+                    write!(f, " put {} = {:?}", entry.key, entry.value)?;
+                    if let Some(lease) = entry.lease {
+                        write!(f, " (lease {lease})")?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

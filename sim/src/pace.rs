@@ -1,0 +1,93 @@
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use slipring_core::BoxFuture;
+
+use crate::random::SplitMix;
+
+/// When the tasks of a node run. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    pauses: u32,
+    /// Who wanted to run during a pause, by task.
+    waiting: BTreeMap<u64, Waker>,
+    tasks: u64,
+    shuffle: Option<SplitMix>,
+}
+
+impl Pace {
+    /// With a seed, a task that could run lets others go first, in one of four cases.
+    pub(crate) fn new(seed: Option<u64>) -> Self {
+        let shuffle = seed.map(SplitMix::new);
+        Self(Arc::new(Mutex::new(State { pauses: 0, waiting: BTreeMap::new(), tasks: 0, shuffle })))
+    }
+
+    pub(crate) fn pause(&self) {
+        self.state().pauses += 1;
+    }
+
+    pub(crate) fn resume(&self) {
+        let waiting = {
+            let mut state = self.state();
+            state.pauses = state.pauses.saturating_sub(1);
+            if state.pauses > 0 { BTreeMap::new() } else { std::mem::take(&mut state.waiting) }
+        };
+        waiting.into_values().for_each(Waker::wake);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no code panics while it holds the lock")
+    }
+}
+
+/// A task that runs only when its node does.
+pub(crate) struct Paced {
+    pace: Pace,
+    number: u64,
+    /// It let others go first; now it is its turn.
+    waited: bool,
+    task: BoxFuture<'static, ()>,
+}
+
+impl Paced {
+    pub(crate) fn new(pace: Pace, task: BoxFuture<'static, ()>) -> Self {
+        let number = {
+            let mut state = pace.state();
+            state.tasks += 1;
+            state.tasks
+        };
+        Self { pace, number, waited: false, task }
+    }
+
+    /// Does the task run now? If not, it is woken when it is to be asked again.
+    fn runs(&mut self, cx: &Context<'_>) -> bool {
+        let mut state = self.pace.state();
+        if state.pauses > 0 {
+            let replaced = state.waiting.insert(self.number, cx.waker().clone());
+            drop(state);
+            drop(replaced);
+            return false;
+        }
+        self.waited = !self.waited && state.shuffle.as_mut().is_some_and(|shuffle| shuffle.next() % 4 == 0);
+        !self.waited
+    }
+}
+
+impl Future for Paced {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.runs(cx) {
+            return self.task.as_mut().poll(cx);
+        }
+        if self.waited {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,72 @@
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use slipring_memory::Profile;
+
+use crate::history::History;
+use crate::setup::Setup;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// Runs a scenario in a world of its own, on a runtime of its own whose clock is paused: time passes only
+/// while everybody waits. Returns what happened; the same seed and scenario give the same bytes.
+///
+/// The promise holds for code that keeps to the rules: entropy, wall time, connections and tasks from the
+/// node's environment, `select!` with `biased`, no `HashMap` order, and no `tokio::sync::watch` channel that
+/// several tasks wait for (tokio wakes them in a random order).
+///
+/// # Panics
+/// If the scenario does, with the seed and the end of the trace.
+pub fn run(seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
+    run_with(seed, Profile::default(), scenario)
+}
+
+/// [`run`] in a world with this [`Setup`], or on a broker with this [`Profile`].
+///
+/// # Panics
+/// As [`run`].
+pub fn run_with(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(World)) -> Trace {
+    Trace::from(&simulate(seed, setup, scenario).history)
+}
+
+/// What a run leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// What happened.
+    pub history: History,
+    /// Tasks that were started past the environments and are alive at the end, when all nodes are ended.
+    pub stray_tasks: usize,
+}
+
+/// [`run_with`], for those who check what happened rather than read it. At the end of the scenario all nodes
+/// are ended.
+///
+/// # Panics
+/// As [`run`].
+pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(World)) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing from the system");
+    runtime.block_on(async {
+        let world = World::with(seed, setup);
+        let run = AssertUnwindSafe(scenario(world.clone())).catch_unwind().await;
+        if let Err(panic) = run {
+            let (what, trace) = (panic_text(&*panic), world.trace());
+            panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
+        }
+        world.finish().await
+    })
+}
+
+/// Lines of the trace in the message of a failed run.
+const TAIL_LINES: usize = 40;
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

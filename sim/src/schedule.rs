@@ -1,0 +1,292 @@
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use slipring_core::{Error, Result};
+
+use crate::Fault;
+use crate::fault::millis;
+
+/// Faults and when they strike, in the order of their times. A value that is written to a file as JSON, and
+/// replays after the code around it has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schedule {
+    faults: Vec<Timed>,
+}
+
+/// A fault with its time since the schedule began to play.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timed {
+    /// When, in whole milliseconds.
+    #[serde(rename = "at_ms", with = "millis")]
+    pub at: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// What stands in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u64,
+    faults: Vec<Timed>,
+}
+
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Head {
+    version: u64,
+}
+
+impl Schedule {
+    /// The version of the files that are written, and the only one that is read.
+    pub const VERSION: u64 = 1;
+
+    /// Nothing goes wrong.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more fault, after those of the same time. Parts of a millisecond are dropped.
+    #[must_use]
+    pub fn with(mut self, at: Duration, mut fault: Fault) -> Self {
+        let at = whole_millis(at);
+        fault.times().into_iter().for_each(|time| *time = whole_millis(*time));
+        let place = self.faults.partition_point(|timed| timed.at <= at);
+        self.faults.insert(place, Timed { at, fault });
+        self
+    }
+
+    /// The faults, in order.
+    pub fn faults(&self) -> &[Timed] {
+        &self.faults
+    }
+
+    /// As JSON: a version, and the faults with times in milliseconds.
+    pub fn to_json(&self) -> String {
+        let file = File { version: Self::VERSION, faults: self.faults.clone() };
+        serde_json::to_string_pretty(&file).expect("there are only texts and numbers in it")
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote.
+    ///
+    /// # Errors
+    /// `Invalid`: not JSON, another version, a fault or a field that this version does not know. It says which
+    /// and where.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let version = serde_json::from_str::<Head>(text).map_err(invalid)?.version;
+        if version != Self::VERSION {
+            let problem = format!("this simulator reads version {} only", Self::VERSION);
+            return Err(Error::invalid("schedule", format!("version {version}"), problem));
+        }
+        let file: File = serde_json::from_str(text).map_err(invalid)?;
+        Ok(file.faults.into_iter().fold(Self::new(), |schedule, timed| schedule.with(timed.at, timed.fault)))
+    }
+
+    /// The smallest schedule found that still fails: with as few faults as it takes, and round times.
+    ///
+    /// `fails` runs a schedule and says whether it shows the failure; it has to give the same answer for the
+    /// same schedule. It is called at most [`SHRINK_RUNS_MAX`](Self::SHRINK_RUNS_MAX) times. A schedule that
+    /// does not fail is returned as it is.
+    #[must_use]
+    pub fn shrink(&self, mut fails: impl FnMut(&Self) -> bool) -> Self {
+        let mut runs_left = Self::SHRINK_RUNS_MAX;
+        let mut fails = |schedule: &Self| {
+            let run = runs_left > 0;
+            runs_left -= usize::from(run);
+            run && fails(schedule)
+        };
+        let mut smallest = self.clone();
+        if !fails(&smallest) {
+            return smallest;
+        }
+        loop {
+            let before = smallest.clone();
+            smallest = smallest.with_fewer_faults(&mut fails);
+            smallest = smallest.with_rounder_times(&mut fails);
+            if smallest == before {
+                return smallest;
+            }
+        }
+    }
+
+    /// How often [`shrink`](Self::shrink) runs a schedule at most.
+    pub const SHRINK_RUNS_MAX: usize = 2_000;
+
+    /// Takes away parts of the faults, smaller ones as larger ones do not go (Zeller's delta debugging).
+    fn with_fewer_faults(&self, fails: &mut impl FnMut(&Self) -> bool) -> Self {
+        let mut smallest = self.clone();
+        let mut part = smallest.faults.len().max(1);
+        loop {
+            let mut from = 0;
+            while from < smallest.faults.len() {
+                let mut fewer = smallest.clone();
+                fewer.faults.drain(from..(from + part).min(fewer.faults.len()));
+                if fails(&fewer) {
+                    smallest = fewer;
+                } else {
+                    from += part;
+                }
+            }
+            if part == 1 {
+                return smallest;
+            }
+            part = part.div_ceil(2);
+        }
+    }
+
+    /// Makes each time as round as it can be: nothing, seconds, tenths.
+    fn with_rounder_times(&self, fails: &mut impl FnMut(&Self) -> bool) -> Self {
+        let mut smallest = self.clone();
+        for fault in 0..smallest.faults.len() {
+            let times = 1 + smallest.faults[fault].fault.times().len();
+            for time in 0..times {
+                for unit_ms in [u64::MAX, 1_000, 100, 10] {
+                    let mut rounder = smallest.clone();
+                    if !round(rounder.time(fault, time), unit_ms) {
+                        break;
+                    }
+                    // A fault whose time has changed may have another place: what stood there is looked at again
+                    // in the next round.
+                    rounder.faults.sort_by_key(|timed| timed.at);
+                    if fails(&rounder) {
+                        smallest = rounder;
+                        break;
+                    }
+                }
+            }
+        }
+        smallest
+    }
+
+    /// The time at which a fault strikes, or one of the times in it. None of a fault is beyond its last.
+    fn time(&mut self, fault: usize, time: usize) -> &mut Duration {
+        let Timed { at, fault } = &mut self.faults[fault];
+        match time.checked_sub(1) {
+            None => at,
+            Some(time) => fault.times().into_iter().nth(time).unwrap_or(at),
+        }
+    }
+}
+
+/// Rounds down to a multiple; was it none before?
+fn round(time: &mut Duration, unit_ms: u64) -> bool {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let rounded = millis - millis % unit_ms;
+    *time = Duration::from_millis(rounded);
+    rounded != millis
+}
+
+fn whole_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn invalid(error: serde_json::Error) -> Error {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    Error::invalid("schedule", place, error.to_string())
+}
+
+/// A line for each fault.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.faults.iter().try_for_each(|timed| writeln!(f, "{timed}"))
+    }
+}
+
+impl fmt::Display for Timed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:?}: {}", self.at, self.fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn cut(node: &str, lasts: Duration) -> Fault {
+        Fault::Cut { node: node.to_owned(), lasts }
+    }
+
+    /// Faults stand in the order of their times, and those of one time in the order of their adding.
+    #[test]
+    fn faults_are_in_order() {
+        let schedule = Schedule::new()
+            .with(seconds(2), Fault::Compact)
+            .with(seconds(1), Fault::Save)
+            .with(seconds(2), Fault::Restore);
+        assert_eq!(schedule.to_string(), "at 1s: save the store\nat 2s: compact\nat 2s: restore the store\n");
+    }
+
+    /// A file is readable, and reads back as what it was.
+    #[test]
+    fn a_file_reads_back() {
+        let schedule = Schedule::new()
+            .with(Duration::from_micros(1_500_999), cut("a", seconds(3)))
+            .with(seconds(4), Fault::Crash { node: "b".to_owned(), down: None })
+            .with(seconds(5), Fault::Compact);
+        let json = schedule.to_json();
+        assert_eq!(Schedule::from_json(&json), Ok(schedule));
+        let compact: String = json.split_whitespace().collect();
+        let expected = concat!(
+            r#"{"version":1,"faults":[{"at_ms":1500,"fault":{"cut":{"node":"a","lasts_ms":3000}}},"#,
+            r#"{"at_ms":4000,"fault":{"crash":{"node":"b","down_ms":null}}},{"at_ms":5000,"fault":"compact"}]}"#
+        );
+        assert_eq!(compact, expected);
+    }
+
+    /// What this version does not know is refused by name, and never skipped.
+    #[test]
+    fn unknown_input_is_a_clear_error() {
+        let file = |faults: &str| format!(r#"{{"version":1,"faults":[{faults}]}}"#);
+        let refused = [
+            ("nonsense".to_owned(), "expected"),
+            (r#"{"faults":[]}"#.to_owned(), "missing field `version`"),
+            (r#"{"version":2,"faults":[],"more":1}"#.to_owned(), "version 2"),
+            (r#"{"version":1,"faults":[],"more":1}"#.to_owned(), "unknown field `more`"),
+            (file(r#"{"at_ms":1,"fault":"melt"}"#), "unknown variant `melt`"),
+            (file(r#"{"at_ms":1,"fault":{"cut":{"node":"a"}}}"#), "missing field `lasts_ms`"),
+            (file(r#"{"at_ms":1,"fault":{"cut":{"node":"a","lasts_ms":1,"how":2}}}"#), "unknown field `how`"),
+            (file(r#"{"at_ms":-1,"fault":"compact"}"#), "invalid value"),
+        ];
+        for (text, culprit) in refused {
+            let error = Schedule::from_json(&text).unwrap_err();
+            assert_eq!(error.code(), "invalid");
+            assert!(error.to_string().contains(culprit), "{error} does not name {culprit}");
+        }
+    }
+
+    /// Of many faults the two remain that make the failure, with the roundest times that do.
+    #[test]
+    fn shrinking_leaves_what_matters() {
+        let mut schedule = (0..30).fold(Schedule::new(), |schedule, number| {
+            schedule
+                .with(Duration::from_millis(777 * number), Fault::LoseReply { node: format!("n{number}") })
+        });
+        schedule = schedule.with(Duration::from_millis(4_321), cut("a", Duration::from_millis(2_718)));
+        schedule = schedule.with(Duration::from_millis(9_876), Fault::Compact);
+        let mut runs = 0;
+        let smallest = schedule.shrink(|schedule| {
+            runs += 1;
+            let mut faults = schedule.faults().iter();
+            let long = |timed: &Timed| matches!(timed.fault, Fault::Cut { lasts, .. } if lasts >= seconds(2));
+            faults.any(long) && faults.any(|timed| timed.fault == Fault::Compact && timed.at > seconds(4))
+        });
+        let expected =
+            Schedule::new().with(Duration::ZERO, cut("a", seconds(2))).with(seconds(9), Fault::Compact);
+        assert_eq!(smallest, expected);
+        assert!(runs < 100, "{runs} runs");
+    }
+
+    /// A schedule that does not fail stays as it is, and one that always fails becomes empty.
+    #[test]
+    fn shrinking_knows_its_ends() {
+        let schedule = Schedule::new().with(seconds(1), Fault::Compact);
+        assert_eq!(schedule.shrink(|_| false), schedule);
+        assert_eq!(schedule.shrink(|_| true), Schedule::new());
+    }
+}

@@ -1,0 +1,61 @@
+use slipring_memory::Profile;
+
+use crate::Latency;
+
+/// What a world is like before anything goes wrong in it. The default is a broker with the default
+/// [`Profile`] that answers at once.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Setup {
+    /// What the broker can do and how exactly it keeps time.
+    pub profile: Profile,
+    /// How long messages take between a node and the broker, in each direction.
+    pub latency: Latency,
+    /// Is a request executed that was sent, even if its caller gives up meanwhile?
+    pub lasting_requests: bool,
+    /// Does the seed decide in which order tasks run that could run at the same moment?
+    pub shuffled: bool,
+}
+
+impl Setup {
+    /// The default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With a broker of this profile.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// With messages that take this long.
+    #[must_use]
+    pub fn with_latency(mut self, latency: Latency) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// With requests that are executed once they are sent, even if their callers give up, so that an old write
+    /// may come after a new one; or with requests that end with their callers.
+    #[must_use]
+    pub fn with_lasting_requests(mut self, lasting: bool) -> Self {
+        self.lasting_requests = lasting;
+        self
+    }
+
+    /// With an order of tasks that the seed decides: a task that is ready sometimes lets others go first, and
+    /// so does a message that arrives.
+    #[must_use]
+    pub fn with_shuffling(mut self, shuffled: bool) -> Self {
+        self.shuffled = shuffled;
+        self
+    }
+}
+
+impl From<Profile> for Setup {
+    fn from(profile: Profile) -> Self {
+        Self::new().with_profile(profile)
+    }
+}

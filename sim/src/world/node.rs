@@ -1,0 +1,98 @@
+use std::fmt;
+use std::sync::Arc;
+
+use slipring_core::{BoxFuture, Discovery, Environment, Messaging};
+use slipring_memory::MemoryWorld;
+
+use crate::environment::SimEnvironment;
+use crate::history::{Death, Event};
+use crate::link::Link;
+use crate::trace::Log;
+
+/// One life of a process of the world, with its way to the broker. Clones are the same node.
+///
+/// All that it hands out belongs to this life: once it is over, calls fail (after a crash) or hang (after a
+/// power loss), and reach nothing.
+#[derive(Debug, Clone)]
+pub struct Node {
+    name: Arc<str>,
+    log: Log,
+    environment: Arc<SimEnvironment>,
+    link: Link,
+    discovery: Arc<dyn Discovery>,
+    messaging: Arc<dyn Messaging>,
+}
+
+impl Node {
+    pub(super) fn new(
+        name: Arc<str>,
+        log: Log,
+        environment: SimEnvironment,
+        link: Link,
+        memory: &MemoryWorld,
+    ) -> Self {
+        let discovery = link.discovery(Arc::new(memory.discovery()));
+        let messaging = link.messaging(Arc::new(memory.messaging()));
+        log.add(&name, Event::Began);
+        Self { name, log, environment: Arc::new(environment), link, discovery, messaging }
+    }
+
+    /// Its name; from the second life on with the number of the life.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its environment; it owns the node's tasks.
+    pub fn environment(&self) -> Arc<SimEnvironment> {
+        self.environment.clone()
+    }
+
+    /// Its way to the broker.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The store as this node reaches it.
+    pub fn discovery(&self) -> Arc<dyn Discovery> {
+        self.discovery.clone()
+    }
+
+    /// The broker as this node reaches it; all calls give the same handle.
+    pub fn messaging(&self) -> Arc<dyn Messaging> {
+        self.messaging.clone()
+    }
+
+    /// Adds a line in the name of this node to the trace.
+    pub fn note(&self, what: impl fmt::Display) {
+        self.log.add(&self.name, Event::Note(what.to_string()));
+    }
+
+    /// Is this life not over?
+    pub fn is_alive(&self) -> bool {
+        !self.environment.is_crashed()
+    }
+
+    /// F1: ends the process: all its tasks, and its connections, which are reset. What it left in the store
+    /// stays until its lease runs out. Again is no-op.
+    pub fn crash(&self) {
+        self.die(Death::Crash);
+    }
+
+    pub(super) fn die(&self, death: Death) {
+        if self.is_alive() {
+            self.log.add(&self.name, Event::Died(death));
+            // First the link: what the tasks hold is dropped with them, and a machine without power does not
+            // take its leave.
+            self.link.die(death);
+            self.environment.die(death);
+        }
+    }
+
+    pub(super) fn run(&self, program: BoxFuture<'static, ()>) {
+        self.environment.spawn("program", program).detach();
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.environment.tasks()
+    }
+}
