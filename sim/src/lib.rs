@@ -25,6 +25,7 @@
 //! A test that wants a single part under its own control uses the parts alone: [`SimEnvironment`] and [`Link`]
 //! work on any runtime whose clock is paused.
 
+pub mod check;
 mod environment;
 mod fault;
 pub mod history;
@@ -36,6 +37,7 @@ mod random;
 mod run;
 mod schedule;
 mod setup;
+mod shape;
 mod trace;
 mod world;
 
@@ -47,5 +49,6 @@ pub use link::{Link, LinkMode};
 pub use run::{Report, run, run_with, simulate};
 pub use schedule::{Schedule, Timed};
 pub use setup::Setup;
+pub use shape::Shape;
 pub use trace::Trace;
 pub use world::{Node, World};
