@@ -130,17 +130,13 @@ fn read<T: FromStr<Err = Error>>(
     name: &'static str,
     variable: impl Fn(&'static str) -> Result<Option<String>>,
 ) -> Result<Option<T>> {
-    variable(name)?.map(|text| text.parse().map_err(|error| about(name, error))).transpose()
-}
-
-/// The same error, saying what it is about.
-fn about(subject: &'static str, error: Error) -> Error {
-    match error {
-        Error::Invalid { input, position, problem, effect, .. } => {
-            Error::Invalid { what: subject, input, position, problem, effect }
+    let named = |mut error| {
+        if let Error::Invalid { what, .. } = &mut error {
+            *what = name;
         }
-        other => other,
-    }
+        error
+    };
+    variable(name)?.map(|text| text.parse().map_err(named)).transpose()
 }
 
 fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = Error>>(deserializer: D) -> Result<T, D::Error> {

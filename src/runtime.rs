@@ -308,6 +308,9 @@ impl RuntimeBuilder {
         let (discovery_can, messaging_can) =
             (discovery.capabilities().await?, messaging.capabilities().await?);
         check_capabilities(&discovery_can, &messaging_can)?;
+        // Credentials that do not reach the deployment's keys are refused now, not when something is served.
+        let reading = discovery.read(self.deployment.store_key().into());
+        within(settings.backend_timeout, "reading the deployment's keys", reading).await?;
         let lease = LeaseHolder::start(
             discovery.clone(),
             environment.clone(),

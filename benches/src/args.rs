@@ -24,12 +24,22 @@ pub(crate) struct Args {
     /// Print one JSON line (otherwise a short line for people).
     #[arg(long)]
     pub(crate) json: bool,
-    /// How requests are served.
+    /// How requests are served. A broker and a store are a process each, and so are client and server.
     #[arg(long, value_enum, default_value_t = Variant::Memory)]
     pub(crate) variant: Variant,
+    /// Where the NATS server listens, for the variants that need one.
+    #[arg(long, env = "NATS_SERVER", default_value = "127.0.0.1:4222")]
+    pub(crate) broker: String,
     /// The process id of the broker, for its CPU time.
     #[arg(long)]
     pub(crate) broker_pid: Option<u32>,
+    /// Where etcd listens, for the variants that need it.
+    #[arg(long, env = "ETCD_ENDPOINTS", default_value = "127.0.0.1:2379")]
+    pub(crate) store: String,
+    /// Serves as this instance of the load test, until its standard input ends. Set by the client, which
+    /// starts its server.
+    #[arg(long, hide = true)]
+    pub(crate) serve: Option<u32>,
 }
 
 impl Args {

@@ -1,6 +1,8 @@
 //! What the benches share.
 
+mod backends;
 mod records;
 pub mod usage;
 
+pub use self::backends::{discovery, host, messaging};
 pub use self::records::{ENDPOINT, records};

@@ -35,8 +35,8 @@ impl Answer {
     }
 }
 
-/// Warms up, measures, and prints the result line.
-pub(crate) async fn run_load<F, Fut>(args: &Args, call: F) -> Result<()>
+/// Warms up, measures, and prints the result line. The server is a process of its own, or this one.
+pub(crate) async fn run_load<F, Fut>(args: &Args, server: Option<u32>, call: F) -> Result<()>
 where
     F: Fn() -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<Answer>> + Send,
@@ -44,7 +44,7 @@ where
     let warmup = Arc::new(Samples::new(args.warmup(), args.streaming()));
     closed_loop(args, warmup, call.clone()).await?;
     let samples = Arc::new(Samples::new(args.requests, args.streaming()));
-    let meter = Meter::start(args);
+    let meter = Meter::start(args, server);
     closed_loop(args, samples.clone(), call).await?;
     meter.finish(args, &samples);
     Ok(())
@@ -135,28 +135,26 @@ impl Quantiles {
 /// Wall clock and CPU time around a measured section.
 struct Meter {
     began: Instant,
-    client: Usage,
-    broker: Usage,
+    /// This one, the server, and the broker, as far as they are processes of their own.
+    processes: [Option<u32>; 3],
+    before: [Usage; 3],
     machine: Machine,
 }
 
 impl Meter {
-    fn start(args: &Args) -> Self {
-        let (client, broker) = Self::usages(args);
-        Self { began: now(), client, broker, machine: Machine::now() }
-    }
-
-    /// Of this process, and of the broker's.
-    fn usages(args: &Args) -> (Usage, Usage) {
-        (Usage::of(std::process::id()), args.broker_pid.map(Usage::of).unwrap_or_default())
+    fn start(args: &Args, server: Option<u32>) -> Self {
+        let processes = [Some(std::process::id()), server, args.broker_pid];
+        Self { began: now(), processes, before: usages(processes), machine: Machine::now() }
     }
 
     fn finish(self, args: &Args, samples: &Samples) {
         let wall = (now() - self.began).as_secs_f64();
-        let (machine, (client, broker)) = (Machine::now(), Self::usages(args));
-        let (client, broker) = (client.since(self.client), broker.since(self.broker));
-        let own = client.total() + broker.total();
+        let (machine, after) = (Machine::now(), usages(self.processes));
+        let [client, server, broker] = [0, 1, 2].map(|index| after[index].since(self.before[index]));
+        let own = client.total() + server.total() + broker.total();
         let foreign = (machine.busy_s - self.machine.busy_s - own).max(0.0);
+        let [client_kib, server_kib, broker_kib] =
+            self.processes.map(|process| process.map_or(0, rss_peak_kib));
         let (total, first) = (Quantiles::new(&samples.total_ns), Quantiles::new(&samples.first_ns));
         let requests = args.requests as f64;
         let variant = args.variant.to_possible_value().map(|value| value.get_name().to_owned());
@@ -169,19 +167,23 @@ impl Meter {
             "items_per_s": requests * f64::from(args.items()) / wall,
             "p50_us": total.at(0.5), "p99_us": total.at(0.99), "p999_us": total.at(0.999),
             "first_p50_us": first.at(0.5), "first_p99_us": first.at(0.99),
-            "cpu_client_s": client.total(), "cpu_server_s": 0.0, "cpu_broker_s": broker.total(),
-            "cpu_user_s": client.user_s + broker.user_s,
-            "cpu_system_s": client.system_s + broker.system_s,
+            "cpu_client_s": client.total(), "cpu_server_s": server.total(), "cpu_broker_s": broker.total(),
+            "cpu_user_s": client.user_s + server.user_s + broker.user_s,
+            "cpu_system_s": client.system_s + server.system_s + broker.system_s,
             "cores_used": own / wall,
             "cpu_us_per_request": own * 1e6 / requests,
             // What everybody else on the machine used meanwhile, in cores.
             "foreign_cores": foreign / wall,
             "steal_cores": (machine.stolen_s - self.machine.stolen_s) / wall,
-            "rss_client_kib": rss_peak_kib(std::process::id()), "rss_server_kib": 0,
-            "rss_broker_kib": args.broker_pid.map_or(0, rss_peak_kib),
+            "rss_client_kib": client_kib, "rss_server_kib": server_kib, "rss_broker_kib": broker_kib,
         });
         print(args, &line);
     }
+}
+
+/// Nothing for what is no process of its own.
+fn usages(processes: [Option<u32>; 3]) -> [Usage; 3] {
+    processes.map(|process| process.map(Usage::of).unwrap_or_default())
 }
 
 #[expect(clippy::print_stdout, reason = "the result is for the terminal")]

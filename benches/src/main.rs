@@ -3,6 +3,7 @@
 
 mod args;
 mod load;
+mod server;
 mod variants;
 
 use clap::Parser;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use slipring_core::{Address, Discovery, Environment, Error, Messaging, Result};
 
-use super::about;
 use crate::name::{Deployment, near_misses};
 
 /// What there is to choose from for one purpose. Each scheme has the name of the feature that brings it.
@@ -20,7 +19,7 @@ const MESSAGING: Purpose = Purpose { address: "messaging address", schemes: ["me
 
 /// The time to live of the runtime's lease, if the discovery address says one.
 pub(crate) fn lease_ttl(discovery: &Address) -> Result<Option<Duration>> {
-    discovery.options().duration("ttl").map_err(|error| about(DISCOVERY.address, error))
+    discovery.options().duration("ttl").map_err(|error| DISCOVERY.named(error))
 }
 
 /// Opens backends for one runtime. Those in memory share one world; nothing is dialled here.
@@ -54,7 +53,7 @@ impl Backends {
                 .map(|etcd| Arc::new(etcd) as _),
             _ => Err(DISCOVERY.refuse(address)),
         };
-        opened.map_err(|error| about(DISCOVERY.address, error))
+        opened.map_err(|error| DISCOVERY.named(error))
     }
 
     /// The messaging backend at an address, with its inboxes in the deployment.
@@ -72,12 +71,15 @@ impl Backends {
             "memory" => check_memory(address, &[]).map(|()| Arc::new(self.world.messaging()) as _),
             #[cfg(feature = "nats")]
             "nats" => slipring_nats::Config::from_address(address)
-                .map(|config| config.with_inbox_prefix(deployment.inboxes().as_str()))
+                .map(|config| match address.options().text("inbox_prefix") {
+                    Some(_) => config,
+                    None => config.with_inbox_prefix(deployment.inboxes().as_str()),
+                })
                 .and_then(|config| slipring_nats::NatsMessaging::new(config, self.environment.clone()))
                 .map(|nats| Arc::new(nats) as _),
             _ => Err(MESSAGING.refuse(address)),
         };
-        opened.map_err(|error| about(MESSAGING.address, error))
+        opened.map_err(|error| MESSAGING.named(error))
     }
 }
 
@@ -96,6 +98,16 @@ fn check_memory(address: &Address, allowed: &[&str]) -> Result<()> {
 }
 
 impl Purpose {
+    /// The same error; if it is about an address, it says which.
+    fn named(&self, mut error: Error) -> Error {
+        if let Error::Invalid { what, .. } = &mut error
+            && *what == "address"
+        {
+            *what = self.address;
+        }
+        error
+    }
+
     /// Why there is no backend for this address, and what to do about it.
     fn refuse(&self, address: &Address) -> Error {
         let scheme = address.scheme();

@@ -9,7 +9,8 @@ fn variables(pairs: &'static [(&'static str, &'static str)]) -> Result<Config> {
     })
 }
 
-/// What a runtime on this discovery and this messaging address ends in.
+/// What a runtime on these addresses ends in.
+#[cfg(any(feature = "memory", not(any(feature = "etcd", feature = "nats"))))]
 async fn refused(discovery: &str, messaging: &str) -> Error {
     let config = Config::new(discovery.parse().unwrap(), messaging.parse().unwrap());
     DistributedRuntime::from_config(config).await.unwrap_err()
@@ -109,20 +110,34 @@ async fn addresses_that_cannot_be_used_are_told_apart() {
     }
 }
 
-/// A backend that was not compiled in is refused with the name of its feature. Run in a build without them.
+/// A backend that was not compiled in is refused with the name of its feature. For the build without any.
 #[cfg(not(any(feature = "memory", feature = "etcd", feature = "nats")))]
 #[tokio::test]
 async fn a_backend_that_is_not_compiled_in_names_its_feature() {
-    for (address, feature) in [("memory:", "memory"), ("etcd://me:hunter2@a", "etcd")] {
-        let error = refused(address, "memory:").await;
+    let refuse = |address: &str, feature: &str, error: Error| {
         let words = format!("this program was built without it; enable slipring's feature \"{feature}\"");
         let text = error.to_string();
-        assert!(error.code() == "unsupported" && text.contains(&words), "{text}");
+        assert!(error.code() == "unsupported" && text.contains(&words) && text.contains(address), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
-    }
+    };
+    refuse("memory:", "memory", refused("memory:", "memory:").await);
+    refuse("etcd://a", "etcd", refused("etcd://me:hunter2@a", "memory:").await);
     let backends = Backends::new(std::sync::Arc::new(crate::SystemEnvironment::new()));
-    let error = backends.messaging(&"nats://a".parse().unwrap(), &Deployment::default()).unwrap_err();
-    assert!(error.to_string().contains("feature \"nats\""), "{error}");
+    let nats = backends.messaging(&"nats://me:hunter2@a".parse().unwrap(), &Deployment::default());
+    refuse("nats://a", "nats", nats.unwrap_err());
+}
+
+/// TLS that was not compiled in is refused with the name of its feature. For the build without it.
+#[cfg(all(feature = "memory", feature = "etcd", feature = "nats", not(feature = "tls")))]
+#[tokio::test]
+async fn tls_that_is_not_compiled_in_names_its_feature() {
+    for (discovery, messaging) in
+        [("etcd://a?tls=true&ca_file=/ca.pem", "memory:"), ("memory:", "nats://a?tls=true&ca_file=/ca.pem")]
+    {
+        let error = refused(discovery, messaging).await;
+        let text = error.to_string();
+        assert!(error.code() == "unsupported" && text.contains("feature `tls`"), "{text}");
+    }
 }
 
 /// The lease's time to live that the discovery address says overrides the setting, and is what is asked for.

@@ -168,9 +168,13 @@ impl Shared {
         let mut backoff = Backoff::new(environment.random("lease backoff"));
         loop {
             match grant(discovery, environment, self.ttl, self.timeout).await {
-                Ok((lease, keeper)) => {
+                Ok((lease, keeper)) if keeper.alive(Instant::now()) => {
                     *self.keeper() = keeper;
                     return lease;
+                }
+                // Its time counts from when it was asked for. Nobody was told of it, and it ends by itself.
+                Ok((lease, _)) => {
+                    tracing::debug!(lease = %lease.id, "the new lease came too late to be held")
                 }
                 Err(error) => tracing::debug!(%error, "no new lease yet"),
             }

@@ -5,6 +5,8 @@
 mod callers;
 mod fleet;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use slipring_servers::Version;
@@ -56,6 +58,11 @@ impl Fault {
         matches!(self, Self::KillNats | Self::PauseNats | Self::KillWorker)
     }
 
+    /// Must every lease be a new one afterwards? Else it did not happen.
+    fn ends_leases(self) -> bool {
+        matches!(self, Self::WipeEtcd | Self::PauseEtcd)
+    }
+
     fn deadline(self) -> Duration {
         if matches!(self, Self::KillNats | Self::PauseNats) { IMPATIENT } else { PATIENT }
     }
@@ -98,25 +105,43 @@ impl Fault {
 /// However a fault ends, calls do not fail that should not, none is answered later than its deadline allows, no
 /// worker ends, and all that live, and only those, are registered and known to every caller soon after.
 async fn survives(fault: Fault, version: Version) {
-    let rounds = rounds(ROUNDS);
+    let (rounds, panics) = (rounds(ROUNDS), count_panics());
     let members = if fault == Fault::KillLeader { 3 } else { 1 };
     let mut fleet = Fleet::start(version, members).await;
     let callers = Callers::start(&fleet.addresses, fault.deadline()).await;
+    let (_, mut before) = fleet.settle(&callers, Instant::now(), RECOVERY_MAX).await;
     let mut recoveries = Vec::new();
     for round in 0..rounds {
         sleep(CALM).await;
         fault.happen(&mut fleet, round).await;
         let back = Instant::now();
-        let recovery = fleet.settle(&callers, back, TTL + RECOVERY_MAX).await;
-        recoveries.push(recovery);
+        let limit = TTL + RECOVERY_MAX;
+        let ((registered, after), reached) =
+            tokio::join!(fleet.settle(&callers, back, limit), callers.reach_all(fleet.ids(), back, limit));
+        recoveries.push(registered.max(reached));
+        assert!(
+            !fault.ends_leases() || before.is_disjoint(&after),
+            "a lease survived: {before:?}, {after:?}"
+        );
+        before = after;
         fleet.repair().await;
         fleet.assert_running();
     }
-    callers.reach_all(&fleet.ids()).await;
     let outcomes = callers.stop().await;
     report(fault, version, &outcomes, &mut recoveries);
-    assert_eq!((outcomes.hung, outcomes.wrong), (0, 0));
+    assert_eq!((outcomes.hung, outcomes.wrong, panics.load(Ordering::Relaxed)), (0, 0, 0));
     assert!(outcomes.ok > 0 && (fault.may_fail_calls() || outcomes.failed.is_empty()), "{outcomes:?}");
+}
+
+/// Counts panics, also those of tasks that nobody waits for.
+fn count_panics() -> Arc<AtomicU64> {
+    let panics = Arc::<AtomicU64>::default();
+    let (counted, report) = (panics.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        report(panic);
+    }));
+    panics
 }
 
 /// How often: as the environment says, or else so often.

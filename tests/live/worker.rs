@@ -134,6 +134,12 @@ async fn a_process_serves_until_it_is_told_to_stop() {
 
 #[expect(clippy::print_stdout, reason = "it is how a worker tells the test")]
 async fn serve(addresses: Addresses) {
+    // A panic of any task, also of one that nobody waits for, is seen as the end of the process.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     let runtime = addresses.runtime().await;
     let count = |to: u64, _: Context| async move {
         Ok(stream::iter(1..=to).then(|item| async move {

@@ -82,6 +82,22 @@ async fn u7932_a_short_outage_changes_nothing() {
     assert!(matches!(worker.lease().get(), LeaseState::Held { epoch: 1, .. }));
 }
 
+/// A store that answers later than the lease lives, because it hung, costs one epoch: a new lease that may be
+/// over when it arrives is not held, but asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_too_late_is_never_held() {
+    let world = MemoryWorld::new();
+    let (worker, store, _bus) = linked(&world, settings(|settings| settings.lease_ttl = 2 * SECOND)).await;
+    let mut lease = worker.lease();
+    store.silence();
+    assert_eq!(lease.changed().await, Some(LeaseState::Lost { epoch: 1 }));
+    tokio::time::sleep(3 * SECOND).await;
+    store.open();
+    assert!(matches!(lease.changed().await, Some(LeaseState::Held { epoch: 2, .. })));
+    let next = tokio::time::timeout(20 * SECOND, lease.changed()).await;
+    assert!(next.is_err(), "{next:?}");
+}
+
 /// A lease that somebody revokes is replaced.
 #[tokio::test(start_paused = true)]
 async fn a_revoked_lease_is_replaced() {

@@ -29,9 +29,17 @@ impl Case {
         Self { name, group, needs, run }
     }
 
+    /// What it asks the fixture to do to the server.
+    pub fn actions(&self) -> impl Iterator<Item = Action> {
+        self.needs.iter().filter_map(|need| match need {
+            Need::Action(action) => Some(*action),
+            _ => None,
+        })
+    }
+
     /// Must it run alone, because it acts on the server that others may be using?
     pub fn is_exclusive(&self) -> bool {
-        self.needs.iter().any(|need| matches!(need, Need::Action(_)))
+        self.actions().next().is_some()
     }
 }
 

@@ -1,18 +1,28 @@
 //! The table of cases. Each function proves one promise of the contracts; its documentation says which.
 
+pub mod broker_faults;
 pub mod handles;
 pub mod keys;
+pub mod lease_faults;
 pub mod leases;
 pub mod publish;
 pub mod queues;
 pub mod requests;
 pub mod revisions;
 pub mod services;
+pub mod store_faults;
+pub mod streams;
 pub mod transactions;
+pub mod watch_faults;
 pub mod watches;
 
 use crate::Case;
 use crate::Need::*;
+
+const COMPACT: crate::Need = Action(crate::Action::Compact);
+const STOP: crate::Need = Action(crate::Action::Stop);
+const PAUSE: crate::Need = Action(crate::Action::Pause);
+const CUT: crate::Need = Action(crate::Action::Cut);
 
 /// Makes the table, and the macro that makes a test of each row, so that the two cannot differ.
 macro_rules! table {
@@ -153,7 +163,7 @@ table! { $
         w5_resumable: [Resume, EveryRevision],
         resume_is_declared_or_refused: [],
         future_revision_is_compacted: [Resume],
-        w11_compaction_is_told: [Resume, Action(crate::Action::Compact)],
+        w11_compaction_is_told: [Resume, COMPACT],
         w6_silence_is_bounded: [],
         w6_progress_is_true: [],
         dropping_a_watch_disturbs_no_other: [],
@@ -217,6 +227,47 @@ table! { $
         drain_waits_for_what_is_in_flight: [],
         instances_share_requests: [QueueGroups],
     }
+    streams needs Messaging {
+        stream_of_answers_is_whole: [],
+        streams_do_not_mix: [],
+        end_of_a_reader_is_noticed: [NoResponders],
+    }
+    store_faults needs Discovery {
+        k10_acknowledged_writes_survive_a_restart: [STOP],
+        k9_writes_at_a_stop_happen_at_most_once: [STOP, Resume, EveryRevision],
+        k9_writes_at_a_cut_happen_at_most_once: [CUT, Resume, EveryRevision],
+        k8_create_race_over_a_cut: [CUT],
+        stopped_store_refuses: [STOP],
+        paused_store_is_noticed: [PAUSE],
+    }
+    watch_faults needs Discovery {
+        stop_ends_a_watch_with_an_error: [STOP],
+        w5_resumable_after_a_restart: [STOP, Resume, EveryRevision],
+        w5_cuts_leave_no_gap: [CUT, Resume, EveryRevision],
+        w6_silence_of_a_paused_store_is_bounded: [PAUSE],
+        w11_compacted_while_cut_off: [CUT, COMPACT, Resume],
+    }
+    lease_faults needs Discovery {
+        l1_restart_ends_no_lease_early: [STOP],
+        l1_pause_ends_no_lease_early: [PAUSE],
+        l9_heartbeat_after_a_long_pause_is_decided: [PAUSE],
+        l9_lease_ids_are_fresh_after_a_restart: [STOP],
+        leases_go_on_after_a_restart: [STOP],
+        cut_ends_no_lease: [CUT],
+    }
+    broker_faults needs Messaging {
+        m9_restored_after_a_restart: [STOP],
+        m9_gaps_are_told: [CUT],
+        m4_members_are_restored_as_members: [CUT, QueueGroups],
+        m12_stop_ends_the_stream_without_a_broker: [STOP],
+        stopped_broker_refuses: [STOP],
+        paused_broker_is_noticed: [PAUSE],
+        requests_in_flight_at_a_stop_end: [STOP],
+        requests_in_flight_at_a_cut_end: [CUT],
+        close_without_a_broker_keeps_its_grace: [STOP],
+        close_of_a_silent_broker_keeps_its_grace: [PAUSE],
+        services_are_back_after_a_restart: [STOP],
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +281,6 @@ mod tests {
     fn names_are_unique() {
         let names: BTreeSet<_> = CASES.iter().map(|case| case.name).collect();
         assert_eq!(names.len(), CASES.len());
-        assert!(CASES.len() >= 60, "{}", CASES.len());
+        assert!(CASES.len() >= 90, "{}", CASES.len());
     }
 }

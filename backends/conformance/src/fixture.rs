@@ -33,7 +33,7 @@ pub trait Fixture: Debug + Send + Sync + 'static {
         false
     }
 
-    /// Does something to the server; resolves when it is done.
+    /// Does something to the server; resolves when it is done, as each [`Action`] says.
     ///
     /// # Errors
     /// Whatever it ends with; `Unsupported` for what it [cannot](Self::can) do.
@@ -42,10 +42,25 @@ pub trait Fixture: Debug + Send + Sync + 'static {
     }
 }
 
-/// Something that is done to the server.
+/// Something that is done to the server. It concerns all handles, and they are told nothing.
+///
+/// Stop and start belong together, and so do pause and resume: a fixture can do both or neither. When a case
+/// ends, however it ends, the server is started and resumed again, so both are no-op where there is nothing
+/// to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Action {
     /// Forget the history before the store's current revision.
     Compact,
+    /// Take the server away without a word, as a crash does: its connections end, and new ones are refused.
+    Stop,
+    /// Bring the stopped server back, at the same address, with everything that it had acknowledged. Resolves
+    /// when it accepts connections; it need not answer yet.
+    Start,
+    /// Let the server stand still: its connections stay open, new ones may be made, and nothing is answered.
+    Pause,
+    /// Let the paused server go on.
+    Resume,
+    /// End every connection to the server once. New ones are accepted at once.
+    Cut,
 }

@@ -1,20 +1,24 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use slipring_core::{
     Base, Batch, BoxStream, Change, Discovery, Entry, Error, Key, Range, Revision, Snapshot, Start,
     WatchFidelity,
 };
+use tokio::time::timeout;
 
 use crate::Failure;
 use crate::failure::{ensure, ensure_eq};
-use crate::trial::{can, within};
+use crate::outage::retried;
+use crate::trial::{WAIT_MAX, can, within};
 
 /// Reads a watch and keeps the state that it describes. On the way it checks what holds for every watch:
 /// the base fits the start, revisions go forward, and only keys of the range are shown.
 pub(crate) struct Follower {
     range: Range,
     every_revision: bool,
+    silence_max: Duration,
     events: BoxStream<'static, slipring_core::Result<Batch>>,
     at: Revision,
     view: BTreeMap<Key, Entry>,
@@ -34,8 +38,7 @@ impl Follower {
             ensure!(entry.modified <= revision, "the base at {revision} holds the later {entry:?}");
         }
         let view = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-        let every_revision = can(store).await?.watch == WatchFidelity::EveryRevision;
-        Ok(Self { range, every_revision, events: watch.events, at: revision, view })
+        Self::on(store, range, watch.events, revision, view).await
     }
 
     /// Opens a watch that goes on after a revision; its view begins empty.
@@ -47,8 +50,28 @@ impl Follower {
         let range = range.into();
         let watch = store.watch(range.clone(), Start::After(after)).await?;
         ensure_eq!(watch.base, Base::Resumed(after), "the base of a resumed watch");
-        let every_revision = can(store).await?.watch == WatchFidelity::EveryRevision;
-        Ok(Self { range, every_revision, events: watch.events, at: after, view: BTreeMap::new() })
+        Self::on(store, range, watch.events, after, BTreeMap::new()).await
+    }
+
+    async fn on(
+        store: &dyn Discovery,
+        range: Range,
+        events: BoxStream<'static, slipring_core::Result<Batch>>,
+        at: Revision,
+        view: BTreeMap<Key, Entry>,
+    ) -> Result<Self, Failure> {
+        let can = can(store).await?;
+        let every_revision = can.watch == WatchFidelity::EveryRevision;
+        Ok(Self { range, every_revision, silence_max: can.watch_silence_max, events, at, view })
+    }
+
+    /// After its end: goes on from where it was, with the view that it had, as soon as the store answers.
+    pub(crate) async fn reopen(&mut self, store: &dyn Discovery) -> Result<(), Failure> {
+        let (range, at) = (&self.range, self.at);
+        let watch = retried("the watch to go on", || store.watch(range.clone(), Start::After(at))).await?;
+        ensure_eq!(watch.base, Base::Resumed(self.at), "the base of a resumed watch");
+        self.events = watch.events;
+        Ok(())
     }
 
     /// What exists, as far as this watch has told.
@@ -102,6 +125,34 @@ impl Follower {
             Ok(None)
         };
         within(what, reach).await?
+    }
+
+    /// The next changes, or the error that the watch ends with.
+    pub(crate) async fn changes_or_end(&mut self) -> Result<slipring_core::Result<Batch>, Failure> {
+        let what = format!("a change in {:?}, or an end of the watch", self.range);
+        let next = async {
+            loop {
+                match self.next().await? {
+                    Ok(batch) if batch.changes.is_empty() => {}
+                    other => return Ok(other),
+                }
+            }
+        };
+        within(what, next).await?
+    }
+
+    /// The error that the watch ends with. It may take as long as a watch may be silent.
+    pub(crate) async fn end(&mut self) -> Result<Error, Failure> {
+        let time_max = self.silence_max + WAIT_MAX;
+        let late = format!("waited {time_max:?} in vain for the watch of {:?} to end", self.range);
+        let end = async {
+            loop {
+                if let Err(error) = self.next().await? {
+                    return Ok(error);
+                }
+            }
+        };
+        timeout(time_max, end).await.map_err(|_| Failure::new(late))?
     }
 
     async fn next(&mut self) -> Result<slipring_core::Result<Batch>, Failure> {

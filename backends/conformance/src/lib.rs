@@ -28,6 +28,7 @@ pub mod cases;
 mod failure;
 mod fixture;
 mod follower;
+mod outage;
 mod report;
 mod suite;
 mod trial;

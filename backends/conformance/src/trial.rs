@@ -58,6 +58,16 @@ impl Trial {
         Ok(self.fixture.act(action).await?)
     }
 
+    /// Undoes what a case did to the server that others will use.
+    pub(crate) async fn heal(&self) -> Verdict {
+        for action in [Action::Resume, Action::Start] {
+            if self.fixture.can(action) {
+                within(format!("{action:?}"), self.act(action)).await??;
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves a line in the report, such as a time that was measured.
     pub fn note(&self, note: impl Into<String>) {
         self.notes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(note.into());

@@ -138,6 +138,10 @@ impl DiscoveryCapabilities {
 /// there is no connection calls fail with [`Error::Unavailable`](crate::Error::Unavailable); they are never
 /// queued to be executed later.
 ///
+/// *Silence.* A store that stands still is noticed. Where there is a network, every call ends within a bound that
+/// the backend documents, as `DeadlineExceeded` or `Unavailable`, and a watch ends once it has been silent for
+/// longer than `watch_silence_max`.
+///
 /// *Cancellation.* Every method may be dropped at any await point. A dropped write has effect unknown; a
 /// dropped [`grant`](Self::grant) may leave a lease that nobody keeps alive and that ends by itself; a
 /// dropped [`watch`](Self::watch) leaves nothing.

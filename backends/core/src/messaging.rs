@@ -181,6 +181,9 @@ impl Debug for Subscriber {
 /// Subscriptions are restored by the backend, and what was lost meanwhile is reported as `Lagged`, with 0 if
 /// the number cannot be known.
 ///
+/// *Silence*: a broker that stands still is noticed. Where there is a network, every call ends within a bound
+/// that the backend documents, as `DeadlineExceeded` or `Unavailable`.
+///
 /// *Cancellation*: a dropped publish has effect unknown; a dropped subscribe leaves nothing; a dropped
 /// request may have been executed, and its late reply is discarded.
 ///
@@ -228,7 +231,8 @@ pub trait Messaging: Debug + Send + Sync + 'static {
     /// accepted, and every later call fails with `Unavailable`. Again is no-op.
     ///
     /// # Errors
-    /// `DeadlineExceeded` if it took longer than `grace`; it is closed all the same.
+    /// `DeadlineExceeded` if it took longer than `grace`; `Unavailable` if there is no connection and what was
+    /// published may be lost. It is closed all the same.
     async fn close(&self, grace: Duration) -> Result<()>;
 }
 

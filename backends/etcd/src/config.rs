@@ -210,7 +210,8 @@ impl Config {
         }
         for endpoint in &self.endpoints {
             let authority = endpoint.parse::<http::uri::Authority>().ok();
-            if authority.and_then(|authority| authority.port_u16()).is_none() || endpoint.contains('@') {
+            let complete = |it: http::uri::Authority| !it.host().is_empty() && it.port_u16().is_some();
+            if !authority.is_some_and(complete) || endpoint.contains('@') {
                 return Err(Error::invalid("etcd endpoint", endpoint, "allowed: host:port, [ipv6]:port"));
             }
         }
@@ -243,3 +244,6 @@ impl Config {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

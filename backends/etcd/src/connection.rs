@@ -170,6 +170,32 @@ impl Connection {
     }
 }
 
+/// A question that is asked outside of [`Connection::call`], with a bound of its asker's own. Dropped without
+/// an answer, it gives its link up.
+pub(crate) struct Unanswered<'a> {
+    connection: &'a Connection,
+    link: Option<&'a Arc<Link>>,
+}
+
+impl<'a> Unanswered<'a> {
+    pub(crate) fn new(connection: &'a Connection, link: &'a Arc<Link>) -> Self {
+        Self { connection, link: Some(link) }
+    }
+
+    /// There was an answer, whatever it was.
+    pub(crate) fn answered(mut self) {
+        self.link = None;
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.link {
+            self.connection.give_up(link);
+        }
+    }
+}
+
 /// A member without a leader cannot serve; another one perhaps can.
 fn is_leaderless(error: Option<&etcd_client::Error>) -> bool {
     matches!(error, Some(etcd_client::Error::GRpcStatus(status)) if status.message().contains("no leader"))
@@ -193,5 +219,11 @@ impl Executor<BoxFuture<'static, ()>> for Tasks {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("purpose", &self.purpose).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("task", &self.task).finish_non_exhaustive()
     }
 }

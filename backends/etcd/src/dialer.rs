@@ -124,3 +124,135 @@ impl fmt::Debug for Dialer {
         f.debug_struct("Dialer").field("endpoints", &self.0.endpoints).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::SystemTime;
+
+    use slipring_core::{BoxFuture, Listener, Task, async_trait};
+
+    use super::*;
+
+    /// An environment in which only some endpoints exist, and which remembers who was dialled.
+    #[derive(Debug, Default)]
+    struct Network {
+        alive: Mutex<BTreeSet<&'static str>>,
+        dialled: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Environment for Network {
+        fn wall_time(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+
+        fn random(&self, _: &'static str) -> u64 {
+            u64::MAX
+        }
+
+        async fn listen(&self, _: &str) -> Result<Box<dyn Listener>> {
+            unreachable!("a dialler does not listen")
+        }
+
+        async fn connect(&self, address: &str) -> Result<Box<dyn ByteStream>> {
+            self.dialled.lock().unwrap().push(address.to_owned());
+            if address == "hung:1" {
+                std::future::pending::<()>().await;
+            }
+            if self.alive.lock().unwrap().contains(address) {
+                return Ok(Box::new(tokio::io::empty()));
+            }
+            Err(Error::unavailable(address, "refused", Effect::None))
+        }
+
+        fn spawn(&self, _: &'static str, _: BoxFuture<'static, ()>) -> Task {
+            unreachable!("a dialler starts no task")
+        }
+
+        fn spawn_vital(
+            &self,
+            _: &'static str,
+            _: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>,
+        ) -> Task {
+            unreachable!("a dialler starts no task")
+        }
+    }
+
+    fn dialer(endpoints: &[&str]) -> (Dialer, Arc<Network>) {
+        let network = Arc::new(Network::default());
+        (Dialer::new(&Config::new(endpoints.iter().copied()), network.clone()).unwrap(), network)
+    }
+
+    fn dialled(network: &Network) -> Vec<String> {
+        std::mem::take(&mut network.dialled.lock().unwrap())
+    }
+
+    /// A round begins with the last server that was good, and with the next one after it was skipped.
+    #[tokio::test(start_paused = true)]
+    async fn the_last_good_server_is_dialled_first() {
+        let (dialer, network) = dialer(&["a:1", "b:1", "c:1"]);
+        network.alive.lock().unwrap().extend(["b:1", "c:1"]);
+        dialer.dial().await.unwrap();
+        assert_eq!(dialled(&network), ["a:1", "b:1"]);
+        dialer.dial().await.unwrap();
+        assert_eq!(dialled(&network), ["b:1"]);
+        dialer.skip();
+        dialer.dial().await.unwrap();
+        assert_eq!(dialled(&network), ["c:1"]);
+        network.alive.lock().unwrap().remove("c:1");
+        dialer.dial().await.unwrap();
+        assert_eq!(dialled(&network), ["c:1", "a:1", "b:1"]);
+    }
+
+    /// While no server is there, somebody who tries without pause dials once in a pause, which grows to 1 s,
+    /// and is refused at once with the reasons; afterwards it begins small again.
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_port_does_not_spin() {
+        let (dialer, network) = dialer(&["a:1", "b:1"]);
+        let began = Instant::now();
+        let mut rounds = Vec::new();
+        while began.elapsed() < Duration::from_secs(10) {
+            let error = dialer.dial().await.err().expect("nobody is there");
+            assert_eq!(error.effect(), Effect::None);
+            assert!(error.to_string().contains("a:1") && error.to_string().contains("b:1"), "{error}");
+            if !dialled(&network).is_empty() {
+                rounds.push(began.elapsed());
+            }
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let pauses: Vec<_> = rounds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(rounds.len() < 16, "{rounds:?}");
+        assert!(pauses.iter().all(|pause| *pause <= BACKOFF_MAX + Duration::from_millis(1)), "{pauses:?}");
+        assert!(pauses[0] < Duration::from_millis(60) && pauses.is_sorted(), "{pauses:?}");
+        network.alive.lock().unwrap().insert("b:1");
+        tokio::time::advance(BACKOFF_MAX).await;
+        dialer.dial().await.unwrap();
+        network.alive.lock().unwrap().clear();
+        dialled(&network);
+        dialer.dial().await.err().expect("nobody is there");
+        tokio::time::advance(Duration::from_millis(60)).await;
+        dialled(&network);
+        dialer.dial().await.err().expect("nobody is there");
+        assert_eq!(dialled(&network).len(), 2, "the pause began small again");
+    }
+
+    /// A server that takes no connection is left after `connect_timeout`.
+    #[tokio::test(start_paused = true)]
+    async fn a_hung_dial_is_bounded() {
+        let (dialer, network) = dialer(&["hung:1", "b:1"]);
+        network.alive.lock().unwrap().insert("b:1");
+        let began = Instant::now();
+        dialer.dial().await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(2));
+    }
+
+    /// Those who failed together come back apart, and nobody before half of the pause.
+    #[test]
+    fn pauses_are_jittered() {
+        let second = Duration::from_secs(1);
+        assert_eq!(jittered(second, 0), second / 2);
+        assert_eq!(jittered(second, u64::MAX), second);
+        assert_eq!(jittered(second * 8, u64::MAX), BACKOFF_MAX);
+    }
+}

@@ -49,9 +49,13 @@ fn error_of_status(status: &Status, sent: Effect) -> Error {
 
 /// Is this about who we are, or what we may do?
 pub(crate) fn is_about_credentials(message: &str) -> bool {
-    ["authentication", "auth token", "permission denied", "user name is empty"]
-        .iter()
-        .any(|words| message.contains(words))
+    let about_us = ["authentication", "auth token", "user name is empty"];
+    is_forbidden(message) || about_us.iter().any(|words| message.contains(words))
+}
+
+/// Does etcd know who we are, and not permit this?
+pub(crate) fn is_forbidden(message: &str) -> bool {
+    message.contains("permission denied")
 }
 
 /// Does etcd not know (any more) the lease that the request named?

@@ -1,10 +1,9 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::LeaseGrantOptions;
 use slipring_core::{Effect, Environment, Error, Lease, LeaseId, Result};
 
-use crate::connection::{Connection, Link};
+use crate::connection::{Connection, Unanswered};
 use crate::error::{ETCD, error_of, is_lease_taken, is_lease_unknown};
 
 /// The longest lease, in seconds.
@@ -21,7 +20,7 @@ pub(crate) async fn grant(
     environment: &dyn Environment,
     ttl: Duration,
 ) -> Result<Lease> {
-    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
     if seconds == 0 || seconds > TTL_SECONDS_MAX {
         let problem = format!("allowed: more than 0s, up to {TTL_SECONDS_MAX}s");
         return Err(Error::invalid("ttl", format!("{ttl:?}"), problem));
@@ -53,36 +52,23 @@ pub(crate) async fn grant(
 /// before the lease is deleted, and lets all behind it wait.
 pub(crate) async fn keep_alive(connection: &Connection, lease: LeaseId) -> Result<Duration> {
     let id = id_on_the_wire(lease)?;
-    let mut beat = Beat { connection, link: None };
-    let mut client = beat.link.insert(connection.link().await?).client.lease_client();
-    let granted = async {
+    let link = connection.link().await?;
+    let unanswered = Unanswered::new(connection, &link);
+    let mut client = link.client.lease_client();
+    let beat = async {
         // The client swallows the first answer, so the time to live comes with the second.
         let (mut keeper, mut answers) = client.keep_alive(id).await?;
         keeper.keep_alive().await?;
         answers.message().await
     };
-    let granted = granted.await;
-    beat.link = None;
+    let granted = beat.await;
+    unanswered.answered();
     match granted {
         Ok(Some(answer)) if answer.ttl() > 0 => Ok(seconds_of(answer.ttl())),
         Ok(Some(_)) => Err(Error::lease_lost(lease)),
         Ok(None) => Err(Error::unavailable(ETCD, "the heartbeat was not answered", Effect::Unknown)),
         Err(error) if is_lease_unknown(&error) => Err(Error::lease_lost(lease)),
         Err(error) => Err(error_of(&error, Effect::Unknown)),
-    }
-}
-
-/// A heartbeat under way. Dropped without an answer, it gives its link up.
-struct Beat<'a> {
-    connection: &'a Connection,
-    link: Option<Arc<Link>>,
-}
-
-impl Drop for Beat<'_> {
-    fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            self.connection.give_up(link);
-        }
     }
 }
 

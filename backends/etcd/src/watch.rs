@@ -136,13 +136,14 @@ impl Watches {
         Ok(current.insert(stream).clone())
     }
 
-    /// New watches are made on another stream.
+    /// New watches are made on another stream, to another server.
     fn give_up(&self, stream: &Arc<WatchStream>) {
         if let Ok(mut current) = self.current.try_lock()
             && current.as_ref().is_some_and(|current| Arc::ptr_eq(current, stream))
         {
             *current = None;
         }
+        self.connection.give_up(&stream.link);
     }
 }
 

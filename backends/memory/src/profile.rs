@@ -13,6 +13,10 @@ pub struct Profile {
     pub discovery: DiscoveryCapabilities,
     /// What the bus declares and enforces.
     pub messaging: MessagingCapabilities,
+    /// The largest transaction, in bytes: the keys of its guards and writes, and the values.
+    pub txn_bytes_max: usize,
+    /// Times to live are raised to whole multiples of this; zero takes them as they are.
+    pub ttl_unit: Duration,
     /// How often the store looks for leases that ended. A lease is removed at the first look at or after its
     /// end; zero means exactly at its end. The phase of the looks comes from the seed.
     pub expiry_granularity: Duration,
@@ -59,6 +63,8 @@ impl Profile {
                 .with_no_responders(true)
                 .with_payload_bytes_max(1024 * 1024)
                 .with_subject_bytes_max(Subject::BYTES_MAX),
+            txn_bytes_max: usize::MAX,
+            ttl_unit: Duration::ZERO,
             expiry_granularity: Duration::ZERO,
             expiries_per_scan: 500,
             history_revisions_max: 10_000,
@@ -68,16 +74,20 @@ impl Profile {
         }
     }
 
-    /// The store behaves as etcd was measured to: leases of 2 s and more that end up to half a second late,
-    /// at most 500 of them each half second. The bus is that of [`Profile::exact`].
+    /// The store behaves as etcd was measured to: leases of 2 s and more, in whole seconds, that end up to half
+    /// a second late, at most 500 of them each half second. The bus is that of [`Profile::exact`].
     pub fn etcd() -> Self {
         let exact = Self::exact();
-        let discovery = exact
-            .discovery
-            .with_ttl_min(Duration::from_secs(2))
-            // etcd takes 1.5 MiB for the whole request; this leaves room for keys and framing.
-            .with_value_bytes_max(1_500_000);
-        Self { discovery, expiry_granularity: Duration::from_millis(500), ..exact }
+        let discovery =
+            exact.discovery.with_ttl_min(Duration::from_secs(2)).with_value_bytes_max(1024 * 1024);
+        Self {
+            discovery,
+            // 1.5 MiB for the whole request, framing included.
+            txn_bytes_max: 1536 * 1024 - 4096,
+            ttl_unit: Duration::from_secs(1),
+            expiry_granularity: Duration::from_millis(500),
+            ..exact
+        }
     }
 
     /// The bus has the limits of a NATS server as it is installed: 1 MiB for headers and payload. The store
@@ -99,6 +109,20 @@ impl Profile {
     #[must_use]
     pub fn with_messaging(mut self, capabilities: MessagingCapabilities) -> Self {
         self.messaging = capabilities;
+        self
+    }
+
+    /// With transactions up to this size, in bytes.
+    #[must_use]
+    pub fn with_txn_bytes_max(mut self, bytes: usize) -> Self {
+        self.txn_bytes_max = bytes;
+        self
+    }
+
+    /// With times to live in whole multiples of this; zero takes them as they are.
+    #[must_use]
+    pub fn with_ttl_unit(mut self, unit: Duration) -> Self {
+        self.ttl_unit = unit;
         self
     }
 

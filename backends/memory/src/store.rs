@@ -103,7 +103,7 @@ impl Store {
     pub fn commit(&mut self, now: Duration, txn: Txn) -> Result<Commit> {
         self.advance(now);
         txn.check(self.profile.discovery.atomic_keys_max)?;
-        self.check_sizes(&txn.ops)?;
+        self.check_sizes(&txn)?;
         if !txn.guards.iter().all(|guard| self.state.holds(guard)) {
             return Ok(Commit::Refused);
         }
@@ -130,7 +130,8 @@ impl Store {
         Ok((self.watches.open(range, after, &self.state.history)?, base))
     }
 
-    /// Grants a lease; less than `ttl_min` is raised to it.
+    /// Grants a lease; less than `ttl_min` is raised to it, and then to a whole multiple of the profile's
+    /// [`ttl_unit`](Profile::ttl_unit).
     ///
     /// # Errors
     /// `Invalid` if the time is zero or above [`TTL_MAX`](Self::TTL_MAX).
@@ -145,7 +146,9 @@ impl Store {
         while self.state.leases.contains(id) {
             id = self.ids.draw();
         }
-        let lease = Lease { id, ttl: ttl.max(self.profile.discovery.ttl_min) };
+        let unit = self.profile.ttl_unit.as_nanos().max(1);
+        let units = ttl.max(self.profile.discovery.ttl_min).as_nanos().div_ceil(unit);
+        let lease = Lease { id, ttl: duration(units * unit) };
         self.state.leases.insert(lease, now);
         self.journal.add(now, || StoreEvent::Granted(lease));
         Ok(lease)
@@ -175,8 +178,10 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets the history before a revision. The revision itself stays, so that a watch may still start
-    /// after the one before it. The same again changes nothing.
+    /// Forgets the history up to a revision, itself included: it is the oldest that a watch may start after.
+    ///
+    /// etcd itself lets a watch start one earlier, but has lost the deletions of the revision itself; whoever
+    /// wants to miss nothing has to refuse that start, as this does.
     ///
     /// # Errors
     /// `Compacted` if the revision is forgotten already, or is beyond the current one.
@@ -334,14 +339,20 @@ impl Store {
         }
     }
 
-    fn check_sizes(&self, ops: &[Op]) -> Result<()> {
-        let limit = self.profile.discovery.value_bytes_max;
-        let sizes = ops.iter().map(|op| match op {
+    fn check_sizes(&self, txn: &Txn) -> Result<()> {
+        let values = txn.ops.iter().map(|op| match op {
             Op::Put { value, .. } => value.len(),
             Op::Delete { .. } => 0,
         });
-        match sizes.max().filter(|largest| *largest > limit) {
-            Some(actual) => Err(Error::payload_too_large(limit, actual)),
+        let guarded = txn.guards.iter().map(|guard| match guard {
+            Guard::Absent(key) | Guard::Unchanged(key, _) => key,
+        });
+        let keys = guarded.chain(txn.ops.iter().map(Op::key));
+        let largest = values.clone().max().unwrap_or(0);
+        let whole = values.sum::<usize>() + keys.map(|key| key.as_str().len()).sum::<usize>();
+        let limits = [(self.profile.discovery.value_bytes_max, largest), (self.profile.txn_bytes_max, whole)];
+        match limits.into_iter().find(|(limit, actual)| actual > limit) {
+            Some((limit, actual)) => Err(Error::payload_too_large(limit, actual)),
             None => Ok(()),
         }
     }

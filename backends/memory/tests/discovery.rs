@@ -194,8 +194,8 @@ async fn w11_compaction_ends_a_watch_that_is_behind() {
     put(&discovery, "a").await;
     put(&discovery, "a").await;
     world.compact();
-    assert_eq!(world.compact_to(Revision(9)), Err(Error::compacted(Revision(2))));
-    assert_eq!(behind.events.next().await, Some(Err(Error::compacted(Revision(2)))));
+    assert_eq!(world.compact_to(Revision(9)), Err(Error::compacted(Revision(3))));
+    assert_eq!(behind.events.next().await, Some(Err(Error::compacted(Revision(3)))));
 }
 
 /// W15: a watch that is dropped is freed at once, and whoever waits in it is not woken any more.

@@ -2,10 +2,11 @@
 
 use slipring_memory::Profile;
 
+mod outages;
 mod world;
 
 slipring_conformance::tests! {
     clock: Paused,
     fixture: async || world::WorldFixture::of(Profile::exact()),
-    skips: [],
+    skips: outages::outages(),
 }

@@ -9,7 +9,7 @@
 //!
 //! # How does a test make things go wrong?
 //! [`Process`] stops, pauses and restarts a server; [`Proxy`] stands between a client and a server and cuts or
-//! silences what goes through it, in one direction or in both.
+//! silences what goes through it, in one direction or in both; [`Proxied`] is a server behind a proxy.
 
 #![expect(
     clippy::disallowed_methods,
@@ -20,10 +20,12 @@ mod etcd;
 mod nats;
 mod ports;
 mod process;
+mod proxied;
 mod proxy;
 
 pub use etcd::{Etcd, EtcdCluster, EtcdOptions};
 pub use nats::{Nats, NatsOptions};
 pub use ports::{Port, free_ports};
 pub use process::{Process, Version};
+pub use proxied::Proxied;
 pub use proxy::{Direction, Proxy};

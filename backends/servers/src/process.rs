@@ -22,7 +22,8 @@ impl Version {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Debian, Self::Newer];
 
-    /// The path of a program of this version: `etcd`, `etcdctl` or `nats-server`.
+    /// The path of a program of this version: `etcd`, `etcdctl` or `nats-server`; beside the newer ones there is
+    /// a `python` with `nats-py`.
     ///
     /// # Panics
     /// If it is not installed, with the command that installs it.
@@ -49,8 +50,8 @@ fn environment() -> PathBuf {
 
 fn newer(name: &str) -> Option<PathBuf> {
     let root = environment();
-    if name == "nats-server" {
-        return Some(root.join("bin/nats-server")).filter(|program| program.is_file());
+    if matches!(name, "nats-server" | "python") {
+        return Some(root.join("bin").join(name)).filter(|program| program.is_file());
     }
     // The wrapper in bin/ is a script that starts another process; signals have to reach the server itself.
     let packages = std::fs::read_dir(root.join("lib")).ok()?;

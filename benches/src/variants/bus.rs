@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             Ok(Answer::unary(reply.payload.len()))
         }
     };
-    run_load(args, call).await
+    run_load(args, None, call).await
 }
 
 async fn respond(broker: MemoryMessaging, mut requests: Subscriber, items: u32) -> Result<()> {

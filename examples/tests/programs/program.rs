@@ -27,18 +27,23 @@ pub(crate) struct Ended {
 }
 
 impl Program {
-    /// Starts an example with these arguments and variables.
+    /// Starts an example with these arguments, and with these variables of ours and no others.
     pub(crate) fn start(name: &str, arguments: &str, variables: &[(&str, String)]) -> Self {
         // The tests lie in target/<profile>/deps, the examples beside that.
         let tests = std::env::current_exe().unwrap();
         let program: PathBuf = tests.parent().unwrap().with_file_name("examples").join(name);
         assert!(program.is_file(), "{program:?} is missing: run `cargo build -p examples --examples`");
-        let mut child = Command::new(program)
-            .args(arguments.split_whitespace())
-            .env_remove("SLIPRING_DISCOVERY")
-            .env_remove("SLIPRING_MESSAGING")
-            .env_remove("SLIPRING_DEPLOYMENT")
-            .envs(variables.iter().map(|(name, value)| (name, value)))
+        let mut command = Command::new(program);
+        command.args(arguments.split_whitespace());
+        for name in ["SLIPRING_DISCOVERY", "SLIPRING_MESSAGING", "SLIPRING_DEPLOYMENT"] {
+            command.env_remove(name);
+        }
+        Self::run(command.envs(variables.iter().map(|(name, value)| (name, value))))
+    }
+
+    /// Runs a command.
+    pub(crate) fn run(command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -68,12 +73,6 @@ impl Program {
         let id = self.child.id().expect("it runs").to_string();
         let killed = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
         assert!(killed.success());
-    }
-
-    /// SIGKILL.
-    #[expect(dead_code)]
-    pub(crate) async fn kill(mut self) {
-        self.child.kill().await.unwrap();
     }
 
     /// Waits until it has ended.

@@ -12,7 +12,7 @@ use slipring_core::LeaseId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::backends::{WORK, eventually};
+use crate::backends::WORK;
 use crate::worker::Addresses;
 
 /// As many as there would be processes.
@@ -69,17 +69,22 @@ impl Callers {
         self.callers.iter().all(|(_, client)| sees(&client.instances(), known))
     }
 
-    /// Every caller reaches every one of these instances.
-    pub(crate) async fn reach_all(&self, ids: &BTreeSet<u64>) {
+    /// Waits until every caller has reached every one of these instances. Returns how long after `since` that
+    /// was so.
+    pub(crate) async fn reach_all(&self, ids: BTreeSet<u64>, since: Instant, limit: Duration) -> Duration {
         for (_, client) in &self.callers {
-            for id in ids {
-                eventually("every instance is reached", async || {
+            for id in &ids {
+                let reached = async || {
                     let call = client.request(&0).instance(*id).deadline(LATE_MAX).generate();
                     call.await.is_ok()
-                })
-                .await;
+                };
+                while !reached().await {
+                    assert!(since.elapsed() < limit, "after {limit:?} instance {id:x} is not reached");
+                    sleep(PACE).await;
+                }
             }
         }
+        since.elapsed()
     }
 
     /// Ends the callers after their last calls.

@@ -37,7 +37,12 @@ impl Fleet {
     pub(crate) async fn start(version: Version, members: usize) -> Self {
         let etcd = match members {
             1 => vec![Etcd::start(version).await],
-            _ => EtcdCluster::start(version, EtcdOptions::default()).await.members,
+            // At its own pace of elections, as in production.
+            _ => {
+                let mut options = EtcdOptions::default();
+                options.own_timing = true;
+                EtcdCluster::start(version, options).await.members
+            }
         };
         let nats = Nats::start(version).await;
         let addresses =
@@ -61,8 +66,13 @@ impl Fleet {
     }
 
     /// Waits until exactly the workers that live are in the store, and every caller sees what the store holds.
-    /// Returns how long after `since` that was so.
-    pub(crate) async fn settle(&self, callers: &Callers, since: Instant, limit: Duration) -> Duration {
+    /// Returns how long after `since` that was so, and what the store holds.
+    pub(crate) async fn settle(
+        &self,
+        callers: &Callers,
+        since: Instant,
+        limit: Duration,
+    ) -> (Duration, Known) {
         let mut steady = None;
         loop {
             let known = self.known().await;
@@ -71,7 +81,7 @@ impl Fleet {
             let now = Instant::now();
             steady = if well { steady.or(Some(now)) } else { None };
             match steady {
-                Some(from) if now >= from + STEADY => return from - since,
+                Some(from) if now >= from + STEADY => return (from - since, known),
                 Some(_) => {}
                 None => assert!(now < since + limit, "after {limit:?} the store has {known:?}: {self:?}"),
             }

@@ -6,13 +6,15 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join_all};
 use futures_util::{StreamExt, stream};
 use slipring::{
-    Client, Context, DistributedRuntime, Fault, InstanceChange, LeaseState, MemoryWorld, Serving, WatchState,
+    Client, Context, DistributedRuntime, Fault, InstanceChange, LeaseState, MemoryWorld, Outcome, Serving,
+    WatchState,
 };
 use slipring_servers::{Proxy, Version};
 use tokio::time::{sleep, timeout};
 
-use crate::backends::{Backends, TTL, WORK, etcd_at, eventually, settings};
+use crate::backends::{Backends, TTL, WORK, etcd_at, eventually, nats_at, settings};
 
+const SECOND: Duration = Duration::from_secs(1);
 /// Within this all is well again, once the cause is gone.
 const SOON: Duration = Duration::from_secs(7);
 
@@ -36,7 +38,7 @@ async fn client(runtime: &DistributedRuntime) -> Client<(), u64> {
     runtime.endpoint(WORK).unwrap().client().await.unwrap()
 }
 
-/// A caller who reaches etcd through a proxy, and NATS directly.
+/// A caller who reaches etcd through a proxy, and the bus directly.
 async fn distant_caller(backends: &Backends) -> (DistributedRuntime, Proxy) {
     let proxy = Proxy::start(backends.etcd.as_ref().unwrap().endpoint()).await;
     let builder = DistributedRuntime::builder().settings(settings(|_| {}));
@@ -89,7 +91,7 @@ pub(super) async fn d04_u3493_an_outage_longer_than_the_lease_heals(version: Ver
 /// U7932: an etcd that is restarted, or hangs, for less than the lease lives changes nothing: the same lease,
 /// and a record that nobody touched.
 pub(super) async fn u7932_a_blink_of_etcd_changes_nothing(version: Version) {
-    let mut backends = real(version).await;
+    let mut backends = Backends::memory().with_etcd(version).await;
     let (worker, _serving) = worker(&backends).await;
     let before = backends.records().await;
     let held = worker.lease().get();
@@ -142,7 +144,7 @@ pub(super) async fn u10798_nats_may_start_later(version: Version) {
 /// U11144: an instance that went away while a caller could not see it is not called after it can see again;
 /// until then the caller keeps what it saw, and says how old that is.
 pub(super) async fn u11144_an_instance_that_went_during_an_outage_does_not_stay(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let (stays, _one) = worker(&backends).await;
     let (goes, _two) = worker(&backends).await;
     let (caller, proxy) = distant_caller(&backends).await;
@@ -164,7 +166,7 @@ pub(super) async fn u11144_an_instance_that_went_during_an_outage_does_not_stay(
 
 /// U11144: neither a component nor an endpoint matches one whose name begins in the same way.
 pub(super) async fn u11144_a_component_does_not_match_a_longer_name(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let worker = backends.runtime().await;
     let mut servings = Vec::new();
     for endpoint in ["fleet/worker2/work", "fleet/worker/work2", "fleet/worker/work/more", WORK] {
@@ -186,7 +188,7 @@ pub(super) async fn u11144_a_component_does_not_match_a_longer_name(version: Ver
 /// U13206: who follows the changes is told of an instance that died while etcd was away, once, and is not told
 /// that those that live were gone.
 pub(super) async fn u13206_a_removal_during_an_outage_is_reported(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let (stays, _one) = worker(&backends).await;
     let (dies, _two) = worker(&backends).await;
     let (caller, proxy) = distant_caller(&backends).await;
@@ -210,7 +212,7 @@ pub(super) async fn u13206_a_removal_during_an_outage_is_reported(version: Versi
 /// U1592: a watch whose connection falls silent, and is never closed, is noticed; what was missed is made up
 /// for as soon as there is a way again.
 pub(super) async fn u1592_a_watch_that_falls_silent_is_noticed(version: Version) {
-    let backends = real(version).await;
+    let backends = Backends::memory().with_etcd(version).await;
     let (_one, _serving) = worker(&backends).await;
     let (caller, proxy) = distant_caller(&backends).await;
     let client = client(&caller).await;
@@ -281,6 +283,66 @@ pub(super) async fn curator638_every_registration_is_back_after_a_lost_session(v
     eventually("all are registered in the new store", moved).await;
 }
 
+/// D14: a process that is told to stop while its servers hang, or are gone, takes every phase of the way, says of
+/// each what was not confirmed, and ends within the bounds that its settings name.
+pub(super) async fn d14_a_stop_without_servers_is_bounded(version: Version) {
+    for hangs in [true, false] {
+        let mut backends = real(version).await;
+        let bounds = settings(|settings| {
+            settings.deregister_timeout = TTL;
+            settings.close_timeout = TTL / 2;
+        });
+        let worker = backends.runtime_with(bounds).await;
+        let _serving = serve(&worker, WORK).await;
+        let (etcd, nats) = (backends.etcd.as_mut().unwrap(), backends.nats.as_mut().unwrap());
+        if hangs {
+            etcd.pause();
+            nats.pause();
+        } else {
+            etcd.kill();
+            nats.kill();
+        }
+        // Deregister, grace, drain and unsubscribe, revoke, close; each close may take its bound twice.
+        let limit = bounds.deregister_timeout + bounds.watcher_grace + bounds.close_timeout * 5;
+        let report = timeout(limit + SECOND, worker.stop()).await.expect("a stop is bounded");
+        let unconfirmed = |name: &str| {
+            let phase = report.phases.iter().find(|phase| phase.name.ends_with(name));
+            assert!(matches!(phase.unwrap().outcome, Outcome::Unconfirmed(_)), "{name}: {report}");
+        };
+        unconfirmed("deregister");
+        unconfirmed("revoke");
+    }
+}
+
+/// D19: runtimes that share their connections do not share their ends: when one stops, calls of the other go on,
+/// and its lease lives.
+pub(super) async fn d19_runtimes_on_one_connection_do_not_disturb_each_other(version: Version) {
+    let backends = real(version).await;
+    let discovery = etcd_at([backends.etcd.as_ref().unwrap().endpoint()]);
+    let messaging = nats_at(backends.nats.as_ref().unwrap().endpoint());
+    let runtime = async || {
+        let builder = DistributedRuntime::builder().settings(settings(|_| {}));
+        builder.discovery(discovery.clone()).messaging(messaging.handle()).build().await.unwrap()
+    };
+    let (one, two, caller) = (runtime().await, runtime().await, runtime().await);
+    let (first, _second) = (serve(&one, WORK).await, serve(&two, WORK).await);
+    let client = client(&caller).await;
+    client.wait_for_instances(2, SOON).await.unwrap();
+    let calls = async {
+        for _ in 0..200 {
+            client.call(&()).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ((), report) = tokio::join!(calls, one.stop());
+    assert!(report.is_clean(), "{report}");
+    drop((one, first));
+    sleep(TTL * 2).await;
+    assert_eq!(client.call(&()).await.unwrap(), two.instance_id());
+    assert!(matches!(two.lease().get(), LeaseState::Held { epoch: 1, .. }));
+    assert_eq!(backends.records().await.len(), 1);
+}
+
 /// D15: with every thread of the pool blocked for longer than two leases, the heartbeats go on, over a
 /// connection that does not need the pool.
 #[expect(clippy::disallowed_methods, reason = "it blocks real threads for real time")]
@@ -314,7 +376,7 @@ pub(super) fn d15_a_busy_pool_does_not_lose_the_lease(version: Version) {
     while blocked.load(Ordering::SeqCst) < THREADS {
         std::thread::yield_now();
     }
-    outside.block_on(sleep(TTL * 5 / 2));
+    outside.block_on(async { sleep(TTL * 5 / 2).await });
     assert_eq!(blocked.load(Ordering::SeqCst), THREADS, "the pool was not blocked");
     assert_eq!(outside.block_on(backends.records()), before);
     assert!(matches!(runtime.lease().get(), LeaseState::Held { epoch: 1, .. }));

@@ -118,3 +118,106 @@ fn bytes_of(batch: &Batch) -> usize {
     };
     BATCH_BYTES + batch.changes.iter().map(bytes).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use slipring_core::{Effect, Key, Revision};
+
+    use super::*;
+
+    fn batch(revision: u64) -> Batch {
+        let key = Key::new("k").unwrap();
+        Batch { revision: Revision(revision), changes: vec![Change::Delete(key)] }
+    }
+
+    fn compacted() -> Error {
+        Error::compacted(Revision(7))
+    }
+
+    fn now(queue: &Queue) -> Option<Option<Result<Batch>>> {
+        queue.next().now_or_never()
+    }
+
+    /// The reader is given all batches in order, then the end, once.
+    #[test]
+    fn batches_and_then_the_end() {
+        let queue = Queue::new(10, 10_000);
+        assert!(queue.push(batch(1), compacted) && queue.push(batch(2), compacted));
+        queue.end(Error::unavailable("etcd", "first", Effect::None));
+        queue.end(compacted());
+        assert_eq!(now(&queue), Some(Some(Ok(batch(1)))));
+        assert_eq!(now(&queue), Some(Some(Ok(batch(2)))));
+        assert_eq!(now(&queue), Some(Some(Err(Error::unavailable("etcd", "first", Effect::None)))));
+        assert_eq!(now(&queue), Some(None));
+        assert_eq!(now(&queue), Some(None));
+    }
+
+    /// One batch too many, or one byte, and the reader is told at once; nothing is kept for it.
+    #[test]
+    fn a_full_queue_is_told() {
+        let size = bytes_of(&batch(1));
+        for queue in [Queue::new(2, 10_000), Queue::new(10, 3 * size - 1)] {
+            assert!(queue.push(batch(1), compacted) && queue.push(batch(2), compacted));
+            assert!(!queue.push(batch(3), compacted));
+            assert!(queue.state().batches.is_empty() && queue.state().bytes == 0);
+            assert_eq!(now(&queue), Some(Some(Err(compacted()))));
+            assert_eq!(now(&queue), Some(None));
+        }
+    }
+
+    /// A reader that keeps up is never told, however much goes through; nor is one whose single batch is
+    /// larger than the queue.
+    #[test]
+    fn what_is_read_makes_room() {
+        let queue = Queue::new(1, 1);
+        for revision in 0..1000 {
+            assert!(queue.push(batch(revision), compacted));
+            assert_eq!(now(&queue), Some(Some(Ok(batch(revision)))));
+        }
+        assert_eq!(queue.state().bytes, 0);
+    }
+
+    /// Signs of life do not pile up, and never push anything out.
+    #[test]
+    fn progress_does_not_pile_up() {
+        let queue = Queue::new(1, 1);
+        let progress = |revision| Batch { revision: Revision(revision), changes: Vec::new() };
+        for _ in 0..3 {
+            queue.push_progress(progress(1));
+        }
+        assert_eq!(now(&queue), Some(Some(Ok(progress(1)))));
+        assert_eq!(now(&queue), None);
+        assert!(queue.push(batch(2), compacted));
+        queue.push_progress(progress(2));
+        assert_eq!(now(&queue), Some(Some(Ok(batch(2)))));
+        assert_eq!(now(&queue), None);
+    }
+
+    /// A reader that waits is woken by a batch and by the end.
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_reader_is_woken() {
+        let queue = Queue::new(1, 1000);
+        let (item, ()) = tokio::join!(queue.next(), async {
+            tokio::task::yield_now().await;
+            queue.push(batch(1), compacted);
+        });
+        assert_eq!(item, Some(Ok(batch(1))));
+        let (item, ()) = tokio::join!(queue.next(), async {
+            tokio::task::yield_now().await;
+            queue.end(compacted());
+        });
+        assert_eq!(item, Some(Err(compacted())));
+    }
+
+    /// What comes after the reader has gone is not kept.
+    #[test]
+    fn a_closed_queue_keeps_nothing() {
+        let queue = Queue::new(10, 1000);
+        queue.push(batch(1), compacted);
+        queue.close();
+        queue.push(batch(2), compacted);
+        queue.end(compacted());
+        assert!(queue.is_closed() && queue.state().batches.is_empty());
+    }
+}

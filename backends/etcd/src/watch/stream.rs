@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::queue::Queue;
 use super::watchers::{Watcher, Watchers};
-use crate::connection::{Connection, Link};
+use crate::connection::{Connection, Link, Unanswered};
 use crate::error::{ETCD, error_of};
 use crate::history::History;
 use crate::kv::{ANSWER_BYTES_MAX, Keys};
@@ -20,6 +20,8 @@ const REQUESTS_MAX: usize = 64;
 /// One stream of watches to a server, shared by many. It ends when nobody holds it.
 #[derive(Debug)]
 pub(super) struct WatchStream {
+    /// What it runs on.
+    pub(super) link: Arc<Link>,
     requests: mpsc::Sender<Request>,
     next_id: AtomicI64,
     gone: Arc<Gone>,
@@ -47,6 +49,7 @@ impl WatchStream {
     /// Opens a stream, without a watch.
     ///
     /// The server is asked for a sign of life in every `pulse`; after two without any message the stream ends.
+    /// Dropped before it is open, it gives the link up: the server may be hung.
     pub(super) async fn open(
         connection: Arc<Connection>,
         environment: &dyn Environment,
@@ -58,14 +61,16 @@ impl WatchStream {
         // A stream opens with a request for a watch: one of an empty range, which is refused.
         let nothing = WatchOptions::new().with_range("a");
         let mut client = link.client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
+        let unanswered = Unanswered::new(&connection, &link);
         let stream = client.watch("b", Some(nothing)).await;
+        unanswered.answered();
         let (requests, answers) = stream.map_err(|error| error_of(&error, Effect::None))?.split();
         let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
         let gone = Arc::new(Gone::default());
         let watchers = Arc::new(Mutex::new(Watchers::new(keys, history)));
-        let run = Run { connection, link, watchers, gone: gone.clone(), pulse };
+        let run = Run { connection, link: link.clone(), watchers, gone: gone.clone(), pulse };
         let task = environment.start("etcd watches", run.run(requests, receiver, answers));
-        Ok(Arc::new(Self { requests: sender, next_id: AtomicI64::new(1), gone, task }))
+        Ok(Arc::new(Self { link, requests: sender, next_id: AtomicI64::new(1), gone, task }))
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -209,3 +209,6 @@ fn cause_of(message: &PbWatchResponse) -> Error {
 fn lock(history: &Mutex<History>) -> MutexGuard<'_, History> {
     history.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+#[cfg(test)]
+mod tests;

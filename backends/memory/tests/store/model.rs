@@ -218,7 +218,7 @@ impl Model {
         if revision.0 <= self.oldest || revision > self.revision() {
             return Err(Error::compacted(Revision(self.oldest)));
         }
-        self.oldest = revision.0 - 1;
+        self.oldest = revision.0;
         Ok(())
     }
 

@@ -80,6 +80,14 @@ fn etcd_grants_no_lease_below_its_floor() {
     assert_eq!(lease.ttl, Duration::from_secs(2));
 }
 
+/// Leases are granted in whole seconds: a part of one is raised to it.
+#[test]
+fn etcd_grants_whole_seconds() {
+    let (mut store, ..) = etcd();
+    let mut granted = |millis| store.grant(WINDOW, Duration::from_millis(millis)).unwrap().ttl;
+    assert_eq!([3_000, 3_001, 60_999].map(&mut granted), [3, 4, 61].map(Duration::from_secs));
+}
+
 /// Wherever the looks fall, a lease ends up to half a second late and never early.
 #[test]
 fn etcd_expiry_is_up_to_half_a_second_late() {
@@ -99,6 +107,17 @@ fn etcd_put_with_an_unknown_lease_applies_nothing() {
     let txn = Txn::new().put(key("a"), "", None).put(key("b"), "", Some(LeaseId(7)));
     assert_eq!(store.commit(WINDOW, txn), Err(Error::lease_lost(LeaseId(7))));
     assert_eq!(store.revision(), Revision(1));
+}
+
+/// Values that are allowed one by one may be too large together.
+#[test]
+fn etcd_takes_one_and_a_half_mebibytes_in_all() {
+    let (mut store, ..) = etcd();
+    let txn = Txn::new().put(key("a"), vec![0; 1 << 20], None);
+    assert!(matches!(store.commit(WINDOW, txn.clone()), Ok(Commit::Applied(_))));
+    let both = txn.put(key("b"), vec![0; 1 << 20], None);
+    let limit = Profile::etcd().txn_bytes_max;
+    assert_eq!(store.commit(WINDOW, both), Err(Error::payload_too_large(limit, (2 << 20) + 2)));
 }
 
 /// A guard that fails is answered before a lease is looked for: losing the race is no error.
@@ -158,19 +177,20 @@ fn etcd_events_are_in_operation_order_and_revoked_keys_sorted() {
     assert_eq!(deleted(&revoked), [key("a"), key("m"), key("z")]);
 }
 
-/// A watch may start exactly at the revision of a compaction, and gets the event there; one earlier not.
+/// A watch may start after the revision of a compaction, not after the one before it; and what is forgotten
+/// cannot be forgotten again.
 #[test]
-fn etcd_the_compacted_revision_itself_can_still_be_watched() {
+fn etcd_history_begins_after_the_compacted_revision() {
     let (mut store, ..) = etcd();
     for _ in 0..5 {
         put(&mut store, WINDOW, "a", None);
     }
     store.compact(Revision(4)).unwrap();
-    assert_eq!(store.compact(Revision(3)), Err(Error::compacted(Revision(3))));
-    let (watch, _) = store.watch(WINDOW, Range::All, Start::After(Revision(3))).unwrap();
-    assert_eq!(store.poll(watch).unwrap().unwrap().revision, Revision(4));
-    let earlier = store.watch(WINDOW, Range::All, Start::After(Revision(2)));
-    assert_eq!(earlier, Err(Error::compacted(Revision(3))));
+    assert_eq!(store.compact(Revision(4)), Err(Error::compacted(Revision(4))));
+    let (watch, _) = store.watch(WINDOW, Range::All, Start::After(Revision(4))).unwrap();
+    assert_eq!(store.poll(watch).unwrap().unwrap().revision, Revision(5));
+    let earlier = store.watch(WINDOW, Range::All, Start::After(Revision(3)));
+    assert_eq!(earlier, Err(Error::compacted(Revision(4))));
 }
 
 /// A compaction does not concern a watch that has all; one whose reader is slow is cancelled by it.
@@ -185,5 +205,5 @@ fn etcd_compaction_cancels_the_slow_watch_only() {
     store.compact(store.revision()).unwrap();
     put(&mut store, WINDOW, "a", None);
     assert_eq!(store.poll(quick).unwrap().unwrap().revision, Revision(5));
-    assert_eq!(store.poll(slow), Err(Error::compacted(Revision(3))));
+    assert_eq!(store.poll(slow), Err(Error::compacted(Revision(4))));
 }

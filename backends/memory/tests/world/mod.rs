@@ -38,7 +38,8 @@ impl Fixture for WorldFixture {
         action == Action::Compact
     }
 
-    async fn act(&self, _compact: Action) -> Result<()> {
+    async fn act(&self, action: Action) -> Result<()> {
+        assert_eq!(action, Action::Compact);
         self.world.compact();
         Ok(())
     }
