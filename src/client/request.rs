@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slipring_core::{Effect, Error, Fact, Result};
+use slipring_core::{Effect, Error, Fact, Headers, Result};
 use tokio::time::Instant;
 
 use super::responses::{Ended, Limits, Reply};
@@ -14,7 +14,7 @@ use super::retry::{Decision, Retry, RetryPolicy};
 use super::route::Choice;
 use super::{Client, Responses};
 use crate::endpoint::{Context, Metadata, TraceContext};
-use crate::plane::wire;
+use crate::plane::caller::Call;
 use crate::registry::{Instance, WatchState};
 
 /// The longest deadline and inactivity limit: a year, which no clock overflows.
@@ -223,14 +223,14 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         ended: &mut Option<Ended>,
     ) -> Result<Reply> {
         let platform = self.client.runtime.platform();
-        let remaining = limits.deadline.saturating_duration_since(Instant::now());
-        let millis = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
-        let mut headers = wire::headers([(wire::DEADLINE, millis)]);
+        let now = Instant::now();
+        let call = Call { number, now, remaining: limits.deadline.saturating_duration_since(now) };
+        let mut headers = Headers::new();
         let trace = self.metadata.trace.as_ref().map(|trace| trace.hop(&*platform.environment));
         Metadata { trace, ..self.metadata.clone() }.write(&mut headers)?;
         let busy = instance.standing().begin();
         let open = self.client.runtime.caller().open(
-            number,
+            call,
             instance.clone(),
             self.client.watcher.clone(),
             headers,

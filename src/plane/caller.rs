@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use self::slot::{Event, Look, Slot};
-use super::wire::{self, Control};
+use super::wire::{self, Answer, AnswerKind, Control, Ticket};
 use crate::platform::Platform;
 use crate::registry::{Instance, Watcher};
 
@@ -40,7 +40,7 @@ pub(crate) struct Caller {
 struct Shared {
     platform: Arc<Platform>,
     inbox: Subject,
-    /// Can an answer's subject name its call? Otherwise only its headers do.
+    /// Can each call have a reply subject of its own? Otherwise its ticket is in the headers.
     inbox_per_call: bool,
     table: Mutex<IndexMap<u64, Arc<Slot>>>,
     /// Instances that could not be reached, to be asked again.
@@ -50,6 +50,17 @@ struct Shared {
     outbox: mpsc::Sender<Message>,
     sweeper_sleeps: AtomicBool,
     wake: Notify,
+}
+
+/// A call that is about to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    /// Its number.
+    pub(crate) number: u64,
+    /// The time.
+    pub(crate) now: Instant,
+    /// What is left of its deadline.
+    pub(crate) remaining: Duration,
 }
 
 struct Aside {
@@ -102,7 +113,7 @@ impl Caller {
     /// Those of publishing.
     pub(crate) async fn open(
         &self,
-        number: u64,
+        call: Call,
         instance: Arc<Instance>,
         watcher: Arc<Watcher>,
         mut headers: Headers,
@@ -111,11 +122,11 @@ impl Caller {
         let shared = &self.shared;
         let subject = routable(&instance)?.clone();
         let window = shared.platform.settings.stream_items_max;
-        headers.append_number(wire::CALL, number)?;
-        headers.append_number(wire::CREDIT, window)?;
-        let mut request = Message::new(subject, payload).with_reply(shared.reply(number)?);
-        request.headers = headers;
-        let slot = Slot::new(number, instance, watcher, window);
+        let Call { number, now, remaining } = call;
+        let ticket = Ticket { call: number, deadline: remaining, credit: window };
+        let reply = shared.reply(&ticket, &mut headers)?;
+        let request = Message::new(subject, payload).with_reply(reply).with_headers(headers);
+        let slot = Slot::new(now, ticket, instance, watcher);
         let incoming =
             Incoming { shared: shared.clone(), slot: Arc::new(slot), window, received: 0, over: false };
         shared.table().insert(number, incoming.slot.clone());
@@ -152,8 +163,13 @@ impl Shared {
         self.wake_sweeper();
     }
 
-    fn reply(&self, number: u64) -> Result<Subject> {
-        if self.inbox_per_call { self.inbox.numbered(number) } else { Ok(self.inbox.clone()) }
+    /// Where the answers to a call go: its ticket is in the subject, or else in the headers.
+    fn reply(&self, ticket: &Ticket, headers: &mut Headers) -> Result<Subject> {
+        if self.inbox_per_call {
+            return self.inbox.with_token(&ticket.token());
+        }
+        headers.append(wire::CALL, ticket.token())?;
+        Ok(self.inbox.clone())
     }
 
     fn wake_sweeper(&self) {
@@ -162,12 +178,12 @@ impl Shared {
         }
     }
 
-    /// Queues a control message; the sweeper sends it.
-    fn control(&self, control: Control, instance: &Instance, number: u64, credit: u64) {
+    /// Queues a control message; the sweeper sends it. The ticket is that of the request.
+    fn control(&self, control: Control, instance: &Instance, ticket: &Ticket, credit: u64) {
         let Ok(subject) = routable(instance) else { return };
-        let mut headers = wire::headers([(wire::CALL, number), (wire::CREDIT, credit)]);
+        let mut headers = wire::headers([(wire::CREDIT, credit)]);
         headers.append(wire::CONTROL, control.name()).expect("our own names and words are legal");
-        let Ok(reply) = self.reply(number) else { return };
+        let Ok(reply) = self.reply(ticket, &mut headers) else { return };
         let message = Message::new(subject.clone(), Bytes::new()).with_reply(reply).with_headers(headers);
         // When the outbox is full it is lost, like any message may be: credit is repeated with the next probe,
         // and a worker does not go on for a caller that says nothing.
@@ -175,9 +191,10 @@ impl Shared {
     }
 
     fn dispatch(&self, message: Message) {
-        let number = match message.headers.first(wire::CALL) {
-            Some(text) => text.parse().ok(),
-            None => message.subject.tokens().last().and_then(|token| token.parse().ok()),
+        let number = if message.no_responders {
+            Ticket::at(&message.subject).map(|ticket| ticket.call)
+        } else {
+            wire::call_of(&message.payload)
         };
         // Without a number it is no answer of ours; an unknown number is a late answer.
         let Some(number) = number else { return };
@@ -195,7 +212,8 @@ impl Shared {
 
     /// An instance that was set aside answered.
     fn dispatch_aside(&self, number: u64, message: &Message) {
-        if message.no_responders || message.headers.first(wire::ALIVE).is_none() {
+        let answer = Answer::read(&message.payload);
+        if message.no_responders || !answer.is_ok_and(|answer| matches!(answer.kind, AnswerKind::Alive(_))) {
             return;
         }
         let answered = self.aside().swap_remove(&number);
@@ -222,7 +240,7 @@ impl Shared {
     }
 
     fn probe(&self, slot: &Slot) {
-        self.control(Control::Probe, &slot.instance, slot.number, slot.credit());
+        self.control(Control::Probe, &slot.instance, &slot.ticket, slot.credit());
     }
 
     fn sweep(&self, now: Instant) -> usize {
@@ -251,7 +269,8 @@ impl Shared {
         for (number, aside) in aside.iter_mut() {
             if now.saturating_duration_since(aside.asked) >= ASIDE_PROBE_INTERVAL {
                 aside.asked = now;
-                self.control(Control::Probe, &aside.instance, *number, 0);
+                let ticket = Ticket { call: *number, deadline: Duration::ZERO, credit: 0 };
+                self.control(Control::Probe, &aside.instance, &ticket, 0);
             }
         }
         aside.len()
@@ -335,13 +354,13 @@ impl Incoming {
     pub(crate) fn give_up(&mut self) {
         if !self.over {
             self.finish();
-            self.shared.control(Control::Cancel, &self.slot.instance, self.slot.number, 0);
+            self.shared.control(Control::Cancel, &self.slot.instance, &self.slot.ticket, 0);
         }
     }
 
     fn finish(&mut self) {
         self.over = true;
-        self.shared.table().swap_remove(&self.slot.number);
+        self.shared.table().swap_remove(&self.slot.ticket.call);
     }
 
     /// The request was never sent: nobody has to be told.

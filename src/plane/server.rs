@@ -3,7 +3,7 @@
 mod answers;
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::answers::Answers;
-use super::wire::{self, Control};
+use super::wire::{self, Control, Ticket};
 use crate::LeasePolicy;
 use crate::codec::Codec;
 use crate::endpoint::{Context, Handler, Metadata, Output, panicked};
@@ -29,6 +29,12 @@ use crate::platform::Platform;
 
 /// How long to wait for the task of a dropped predecessor, each time.
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(1);
+
+/// Items that travel together have at most so many bytes; a larger one travels alone.
+const BATCH_BYTES_MAX: usize = 32 * 1024;
+/// An item waits no longer than this, and the making of one more item, for those that travel with it: a handler
+/// that computes without a pause is always ready.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// How many requests an endpoint works on, and how many may wait.
 #[derive(Debug, Clone, Copy)]
@@ -204,13 +210,13 @@ impl Shared {
                 return;
             }
         };
-        match self.admit(&answers, &message) {
+        match self.admit(&answers) {
             Ok((job, deadline)) => self.start(job, deadline, answers, message),
             Err(error) => answers.fail(&error).await,
         }
     }
 
-    fn admit(&self, answers: &Answers, message: &Message) -> Result<(Arc<Job>, Instant)> {
+    fn admit(&self, answers: &Answers) -> Result<(Arc<Job>, Instant)> {
         if self.refusing.load(Ordering::Acquire) {
             return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
         }
@@ -224,23 +230,16 @@ impl Shared {
                 format!("{} (at most {concurrency} requests at a time and {queue} waiting)", self.name);
             return Err(Error::overloaded(what));
         }
-        let (left, credit) = match answers.call {
-            None => (None, None),
-            Some(_) => (
-                wire::number(&message.headers, wire::DEADLINE)?,
-                wire::number(&message.headers, wire::CREDIT)?,
-            ),
-        };
-        let left = left.map_or(self.platform.settings.call_deadline, Duration::from_millis);
+        let left = answers.ticket.map_or(self.platform.settings.call_deadline, |ticket| ticket.deadline);
         let now = Instant::now();
         // A deadline too far to be told is as good as a year.
         let deadline = now + left.min(Duration::from_secs(365 * 24 * 3600));
         let job = Job {
-            id: answers.call.map(|call| (call, answers.reply.clone())),
+            id: answers.ticket.map(|ticket| (ticket.call, answers.reply.clone())),
             cancel: self.abandon.child_token(),
             began: now,
             heard_ms: AtomicU64::new(0),
-            credit: AtomicU64::new(credit.unwrap_or(u64::MAX)),
+            credit: AtomicU64::new(answers.ticket.map_or(u64::MAX, |ticket| ticket.credit)),
             more_credit: Notify::new(),
         };
         self.platform.environment.observe(&Fact::RequestAccepted {
@@ -290,9 +289,14 @@ impl Shared {
     async fn answer(&self, job: &Job, answers: &mut Answers, payload: Bytes, context: Context) -> Result<()> {
         let _permit = self.permit().await?;
         match self.handler.handle(self.codec, payload, context).await? {
-            Output::One(bytes) => answers.item(bytes, true).await,
-            Output::Many(items) => Box::pin(stream(job, answers, items)).await,
+            Output::One(bytes) => answers.only(bytes).await,
+            Output::Many(items) => Box::pin(stream(job, answers, items, self.batch_bytes_max())).await,
         }
+    }
+
+    /// Together, items are well below the largest message.
+    fn batch_bytes_max(&self) -> usize {
+        BATCH_BYTES_MAX.min(self.platform.messaging_can.payload_bytes_max / 2)
     }
 
     async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
@@ -305,7 +309,7 @@ impl Shared {
     /// A caller asks or tells about a call.
     async fn control(&self, control: Control, message: Message) {
         let Ok(answers) = Answers::to(&self.platform, &self.stats, &message) else { return };
-        let Some(call) = answers.call else { return };
+        let Some(Ticket { call, .. }) = answers.ticket else { return };
         let job = self.jobs().get(&(call, answers.reply.clone())).cloned();
         match (control, job) {
             (Control::Cancel, Some(job)) => job.cancel.cancel(),
@@ -325,15 +329,42 @@ impl Shared {
     }
 }
 
-/// Sends a stream's items, each when the caller has room for it.
+/// Sends a stream's items, each when the caller has room for it. Those that are ready at the same time travel
+/// together; none waits for one that is not.
 async fn stream(
     job: &Job,
     answers: &mut Answers,
     mut items: BoxStream<'static, Result<Bytes>>,
+    bytes_max: usize,
 ) -> Result<()> {
-    while let Some(item) = items.next().await {
+    let mut next = items.next().await;
+    while let Some(item) = next {
+        let item = item?;
         job.credit_for(answers.sent + 1).await;
-        answers.item(item?, false).await?;
+        let (mut bytes, mut batch, began) = (item.len(), vec![item], Instant::now());
+        let ready = loop {
+            let is_full = bytes >= bytes_max
+                || !job.has_credit_for(answers.sent + batch.len() as u64 + 1)
+                || began.elapsed() >= BATCH_TIME_MAX;
+            if is_full {
+                break None;
+            }
+            // A panic has to wait for the items before it.
+            match AssertUnwindSafe(items.next()).catch_unwind().now_or_never() {
+                Some(Ok(Some(Ok(item)))) if bytes + item.len() <= bytes_max => {
+                    bytes += item.len();
+                    batch.push(item);
+                }
+                ready => break ready,
+            }
+        };
+        answers.items(&batch, matches!(ready, Some(Ok(None)))).await?;
+        next = match ready {
+            Some(Ok(None)) => return Ok(()),
+            Some(Ok(item)) => item,
+            Some(Err(panic)) => resume_unwind(panic),
+            None => items.next().await,
+        };
     }
     answers.end().await
 }
@@ -348,8 +379,12 @@ impl Job {
         }
     }
 
+    fn has_credit_for(&self, item: u64) -> bool {
+        self.credit.load(Ordering::Acquire) >= item
+    }
+
     async fn credit_for(&self, item: u64) {
-        while self.credit.load(Ordering::Acquire) < item {
+        while !self.has_credit_for(item) {
             self.more_credit.notified().await;
         }
     }

@@ -1,37 +1,91 @@
-//! What travels on the broker plane: the payload is the bare codec bytes, all control is in headers.
+//! What travels on the broker plane.
 //!
-//! A request without [`CALL`] is a plain one, from any client of the broker.
+//! *A request* is the bare codec bytes. What makes it one of ours is its [`Ticket`], in the last token of its
+//! reply subject; a request without one is a plain one, from any client of the broker, and is answered with bare
+//! bytes. Control messages and the user's metadata are in headers: few messages have them.
+//!
+//! *An answer* to one of our requests begins with a line of words, see [`Answer`]. Headers would be the more
+//! usual place, but clients of brokers are slow at them: on NATS the six that a unary call had cost more than
+//! all the rest of it.
+
+mod answer;
+mod failure;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use slipring_core::{Effect, Error, Headers, LeaseId, Message, Result, Revision};
+use slipring_core::{Error, Headers, Message, Result, Subject};
 
-/// The call's number, unique at its inbox. On every message of a call, in both directions.
+pub(crate) use self::answer::{Answer, AnswerKind, Items, call_of};
+pub(crate) use self::failure::encode_failure;
+
+/// The ticket of a request, where a broker without wildcards leaves no room for it in the reply subject.
 pub(crate) const CALL: &str = "Slipring-Call";
-/// On a request: what is left of its deadline, in milliseconds.
-pub(crate) const DEADLINE: &str = "Slipring-Deadline";
-/// From the caller: how many items it takes in all, counted from the first. Cumulative, so that a lost
-/// message does no harm.
-pub(crate) const CREDIT: &str = "Slipring-Credit";
 /// From the caller, in place of a request: `probe` or `cancel`.
 pub(crate) const CONTROL: &str = "Slipring-Control";
+/// With a control: how many items the caller takes in all, counted from the first. Cumulative, so that a lost
+/// message does no harm.
+pub(crate) const CREDIT: &str = "Slipring-Credit";
 /// On a request: the beginning of the names of the user's metadata.
 pub(crate) const METADATA: &str = "Slipring-Meta-";
-/// On an answer: the item's number, from 1.
+/// On an item for a plain caller: its number, from 1.
 pub(crate) const ITEM: &str = "Slipring-Item";
-/// On an answer: nothing follows; the number of items in all. May stand on the last item itself.
+/// On the answer that ends a stream for a plain caller: the number of items in all.
 pub(crate) const END: &str = "Slipring-End";
-/// On an answer: nothing follows but this error, whose particulars are the payload.
+/// On an answer to a plain caller: the code of an error, whose particulars are the payload.
 pub(crate) const ERROR: &str = "Slipring-Error";
-/// On the answer to a probe: `yes`, or `no` if no such call is known.
-pub(crate) const ALIVE: &str = "Slipring-Alive";
-/// On an answer: how many requests the endpoint has in flight.
-pub(crate) const LOAD: &str = "Slipring-Load";
 /// W3C trace context.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 /// W3C trace context.
 pub(crate) const TRACESTATE: &str = "tracestate";
+
+/// What a caller says with its request. Written as one token, `7~10000~256`: no client's inbox looks like that
+/// by accident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// The call's number, unique at its inbox.
+    pub(crate) call: u64,
+    /// What is left of its deadline.
+    pub(crate) deadline: Duration,
+    /// How many items the caller takes in all, until it says more.
+    pub(crate) credit: u64,
+}
+
+impl Ticket {
+    const SEPARATOR: char = '~';
+
+    /// The ticket of a message, if it is one of ours.
+    pub(crate) fn of(message: &Message) -> Option<Self> {
+        if let Some(text) = message.headers.first(CALL) {
+            return Self::parse(text);
+        }
+        message.reply.as_ref().and_then(Self::at)
+    }
+
+    /// The ticket that a subject ends in.
+    pub(crate) fn at(subject: &Subject) -> Option<Self> {
+        let (_, last) = subject.as_str().rsplit_once('.')?;
+        Self::parse(last)
+    }
+
+    /// Writes it.
+    pub(crate) fn token(&self) -> String {
+        let millis = u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX);
+        let mut token = String::with_capacity(24);
+        let mut number = itoa::Buffer::new();
+        token.push_str(number.format(self.call));
+        token.push(Self::SEPARATOR);
+        token.push_str(number.format(millis));
+        token.push(Self::SEPARATOR);
+        token.push_str(number.format(self.credit));
+        token
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(Self::SEPARATOR).map(str::parse);
+        let (call, millis, credit) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        numbers.next().is_none().then_some(Self { call, deadline: Duration::from_millis(millis), credit })
+    }
+}
 
 /// What a caller says about a call that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,46 +113,6 @@ impl Control {
     }
 }
 
-/// What a worker says about a call.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// The item of this number; `last` if nothing follows.
-    Item { number: u64, last: bool },
-    /// All items were sent; so many.
-    End(u64),
-    /// Nothing follows but this.
-    Failed(Error),
-    /// The answer to a probe: is the call known?
-    Alive(bool),
-}
-
-impl Answer {
-    /// Reads an answer.
-    ///
-    /// # Errors
-    /// `Invalid` if it is none.
-    pub(crate) fn of(message: &Message) -> Result<Self> {
-        let headers = &message.headers;
-        if headers.first(ERROR).is_some() {
-            return Ok(Self::Failed(Failure::decode(&message.payload)?));
-        }
-        if let Some(number) = number(headers, ITEM)? {
-            return Ok(Self::Item { number, last: headers.first(END).is_some() });
-        }
-        if let Some(count) = number(headers, END)? {
-            return Ok(Self::End(count));
-        }
-        match headers.first(ALIVE) {
-            Some(alive) => Ok(Self::Alive(alive == "yes")),
-            None => Err(Error::invalid(
-                "answer",
-                message.subject.as_str(),
-                "it has no header that says what it is",
-            )),
-        }
-    }
-}
-
 /// A header that holds a number, if it is there.
 ///
 /// # Errors
@@ -117,148 +131,26 @@ pub(crate) fn headers<const N: usize>(numbers: [(&'static str, u64); N]) -> Head
     headers
 }
 
-/// An error as it travels: flat, so that any version can read the parts that it knows.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Failure {
-    code: String,
-    effect: String,
-    message: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    subject: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    numbers: Option<[u64; 2]>,
-}
-
-/// Writes an error as a payload.
-pub(crate) fn encode_failure(error: &Error) -> Vec<u8> {
-    serde_json::to_vec(&Failure::from(error)).expect("strings and numbers are always JSON")
-}
-
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        let effect = match error.effect() {
-            Effect::None => "none",
-            Effect::Unknown => "unknown",
-            Effect::Applied => "applied",
-        };
-        let mut failure =
-            Self { code: error.code().to_owned(), effect: effect.to_owned(), ..Self::default() };
-        let (message, subject, numbers) = match error {
-            Error::Invalid { what, input, problem, .. } => (problem.clone(), format!("{what} {input}"), None),
-            Error::NotFound { what, .. }
-            | Error::AlreadyExists { what, .. }
-            | Error::Draining { what, .. }
-            | Error::Overloaded { what, .. }
-            | Error::Cancelled { what, .. } => (String::new(), what.clone(), None),
-            Error::NoInstances { endpoint, cause, .. } => (cause.clone(), endpoint.clone(), None),
-            Error::NoResponders { subject, .. } => (String::new(), subject.clone(), None),
-            Error::DeadlineExceeded { what, after, .. } => {
-                (String::new(), what.clone(), Some([u64::try_from(after.as_millis()).unwrap_or(u64::MAX), 0]))
-            }
-            Error::PayloadTooLarge { limit, actual, .. } => {
-                (String::new(), String::new(), Some([*limit as u64, *actual as u64]))
-            }
-            Error::StreamInterrupted { items_delivered, cause, .. } => {
-                (cause.clone(), String::new(), Some([*items_delivered, 0]))
-            }
-            Error::LeaseLost { lease, .. } => (String::new(), String::new(), Some([lease.0, 0])),
-            Error::Compacted { oldest, .. } => (String::new(), String::new(), Some([oldest.0, 0])),
-            Error::Lagged { missed, .. } => (String::new(), String::new(), Some([*missed, 0])),
-            Error::Unavailable { what, cause, .. } | Error::Unauthorized { what, cause, .. } => {
-                (cause.clone(), what.clone(), None)
-            }
-            Error::Unsupported { what, hint, .. } => (hint.clone(), what.clone(), None),
-            Error::Fault { fault, message, .. } => (message.clone(), fault.clone(), None),
-            // A later kind of error: its words survive, its code tells old readers apart.
-            other => (other.to_string(), String::new(), None),
-        };
-        failure.message = message;
-        failure.subject = subject;
-        failure.numbers = numbers;
-        failure
-    }
-}
-
-impl Failure {
-    fn decode(payload: &[u8]) -> Result<Error> {
-        let failure: Self = serde_json::from_slice(payload).map_err(|error| {
-            Error::invalid("error answer", String::from_utf8_lossy(payload), error.to_string())
-        })?;
-        let effect = match failure.effect.as_str() {
-            "none" => Effect::None,
-            "applied" => Effect::Applied,
-            _ => Effect::Unknown,
-        };
-        Ok(failure.into_error().raise(effect))
-    }
-
-    /// The error with the least effect of its kind; the sender's effect is raised afterwards.
-    fn into_error(self) -> Error {
-        let Self { code, message, subject, .. } = self;
-        let [first, second] = self.numbers.unwrap_or_default();
-        match code.as_str() {
-            "invalid" => Error::invalid("request", subject, message),
-            "not_found" => Error::not_found(subject, Vec::new()),
-            "already_exists" => Error::already_exists(subject),
-            "no_instances" => Error::no_instances(subject, message, Vec::new()),
-            "no_responders" => Error::no_responders(subject),
-            "draining" => Error::draining(subject),
-            "overloaded" => Error::overloaded(subject),
-            "deadline_exceeded" => {
-                Error::deadline_exceeded(subject, Duration::from_millis(first), Effect::None)
-            }
-            "cancelled" => Error::cancelled(subject, Effect::None),
-            "payload_too_large" => Error::payload_too_large(first as usize, second as usize),
-            "stream_interrupted" => Error::stream_interrupted(first, message),
-            "lease_lost" => Error::lease_lost(LeaseId(first)),
-            "compacted" => Error::compacted(Revision(first)),
-            "lagged" => Error::lagged(first),
-            "unavailable" => Error::unavailable(subject, message, Effect::None),
-            "unauthorized" => Error::unauthorized(subject, message),
-            "unsupported" => Error::unsupported(subject, message),
-            "fault" => Error::fault(subject, message),
-            // Of a later version: nothing is known but the words.
-            code => Error::fault(code, message),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every error arrives as the same kind with the same effect and particulars (D26: errors are never told
-    /// apart by their text).
+    /// A ticket is read as it was written, and nothing that other clients ask with is taken for one.
     #[test]
-    fn d26_errors_keep_their_kind_effect_and_particulars() {
-        let second = Duration::from_secs(1);
-        for error in [
-            Error::draining("a"),
-            Error::draining("a").raise(Effect::Unknown),
-            Error::overloaded("a"),
-            Error::payload_too_large(10, 11).raise(Effect::Applied),
-            Error::lease_lost(LeaseId(77)),
-            Error::deadline_exceeded("a", second, Effect::Unknown),
-            Error::cancelled("a", Effect::Unknown),
-            Error::fault("bad-prompt", "too \"long\"\n"),
-            Error::unavailable("a", "b", Effect::None),
-            Error::unsupported("a", "b"),
-            Error::no_instances("a/b/c", "gone", Vec::new()),
-            Error::stream_interrupted(3, "cut"),
-        ] {
-            assert_eq!(Failure::decode(&encode_failure(&error)).unwrap(), error);
+    fn tickets_are_read_as_written_and_told_from_other_inboxes() {
+        for (call, millis, credit) in [(0, 0, 0), (7, 10_000, 256), (u64::MAX, u64::MAX, u64::MAX)] {
+            let ticket = Ticket { call, deadline: Duration::from_millis(millis), credit };
+            let reply = Subject::new("_INBOX.a").unwrap().with_token(&ticket.token()).unwrap();
+            assert_eq!(Ticket::at(&reply), Some(ticket));
+            let mut request = Message::new("worker".parse().unwrap(), "");
+            assert_eq!(Ticket::of(&request), None);
+            request.headers.append(CALL, ticket.token()).unwrap();
+            assert_eq!(Ticket::of(&request.with_reply("inbox".parse().unwrap())), Some(ticket));
         }
-    }
-
-    /// An error of a later version, and bytes that are none, are readable or refused, never a panic.
-    #[test]
-    fn u649_strange_errors_do_no_harm() {
-        let later = br#"{"code":"shiny","effect":"applied","message":"words","more":1}"#;
-        let error = Failure::decode(later).unwrap();
-        assert_eq!((error.code(), error.effect()), ("fault", Effect::Applied));
-        assert!(Failure::decode(b"\xff{").is_err());
-        let message = Message::new("inbox".parse().unwrap(), "");
-        assert!(Answer::of(&message).is_err());
+        for other in
+            ["_INBOX.Ab3dEf", "_INBOX.a.1", "7~1~2", "a.7~1", "a.7~1~2~3", "a.7~1~", "a.7~1~x", "a.7~-1~2"]
+        {
+            assert_eq!(Ticket::at(&Subject::new(other).unwrap()), None, "{other}");
+        }
     }
 }

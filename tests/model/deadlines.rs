@@ -112,8 +112,9 @@ async fn a_deadline_holds_against_a_worker_that_ignores_it() {
     let mut requests = foreign.subscribe(Subscription::new(subject)).await.unwrap();
     let flood = async {
         let request = requests.next().await.unwrap().unwrap();
-        let (reply, call) =
-            (request.reply.unwrap(), request.headers.first("Slipring-Call").unwrap().to_owned());
+        let reply = request.reply.unwrap();
+        let ticket = reply.tokens().last().unwrap();
+        let call = ticket.split('~').next().unwrap();
         let mut credit = 256;
         for item in 1_u64.. {
             while item > credit {
@@ -124,10 +125,8 @@ async fn a_deadline_holds_against_a_worker_that_ignores_it() {
             if item % 100 == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let mut message = Message::new(reply.clone(), "1");
-            message.headers.append("Slipring-Call", call.clone()).unwrap();
-            message.headers.append("Slipring-Item", item.to_string()).unwrap();
-            foreign.publish(message).await.unwrap();
+            let answer = format!("{call} 0 items {item} 1\n1");
+            foreign.publish(Message::new(reply.clone(), answer)).await.unwrap();
         }
     };
     let client = client::<u64>(&caller, WORK).await;

@@ -1,7 +1,7 @@
 //! Responses of any number of items, over a broker that may lose messages.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::common::{Lossy, WORK, runtime, seconds};
 use futures_util::{StreamExt, stream};
@@ -11,9 +11,15 @@ use slipring::{Client, Context, DistributedRuntime, Effect, Error, Fault, Memory
 use slipring_core::{Bytes, Message};
 use tokio::time::Instant;
 
-/// Serves [`WORK`]: asked for n, it answers with 1 to n.
+/// Serves [`WORK`]: asked for n, it answers with 1 to n, each when the one before was sent, and then the end.
 async fn count(runtime: &DistributedRuntime) -> Serving {
-    let count = |n: u64, _: Context| async move { Ok(stream::iter((1..=n).map(Ok))) };
+    let count = |n: u64, _: Context| async move {
+        let paced = stream::iter((1..=n).map(Some).chain([None])).then(|item| async move {
+            tokio::task::yield_now().await;
+            item
+        });
+        Ok(paced.filter_map(|item| async move { item.map(Ok) }))
+    };
     runtime.endpoint(WORK).unwrap().serve(count).await.unwrap()
 }
 
@@ -51,19 +57,27 @@ async fn read(client: &Client<u64, u64>, n: u64) -> (Vec<u64>, Option<Error>) {
     (items, None)
 }
 
-/// Is it the answer of this number?
+/// The words of an answer's line, behind its call and load.
+fn words(message: &Message) -> String {
+    let text = String::from_utf8_lossy(&message.payload);
+    let line = text.split_once('\n').map_or("", |(line, _)| line);
+    line.splitn(3, ' ').nth(2).unwrap_or_default().to_owned()
+}
+
+/// Is it the answer with the item of this number?
 fn is_item(message: &Message, number: u64) -> bool {
-    message.headers.first("Slipring-Item").is_some_and(|item| item == number.to_string())
+    words(message).starts_with(&format!("items {number} "))
 }
 
 /// Is it the end of a stream, or the whole answer of a unary call?
 fn is_end(message: &Message) -> bool {
-    message.headers.first("Slipring-End").is_some()
+    let words = words(message);
+    words.starts_with("end ") || words.ends_with(" end")
 }
 
-/// A request, as opposed to what is said about one.
+/// A request, as opposed to an answer and to what is said about a request.
 fn is_request(message: &Message) -> bool {
-    message.headers.first("Slipring-Deadline").is_some()
+    message.reply.is_some() && message.headers.first("Slipring-Control").is_none()
 }
 
 /// Streams of no, one, many and very many items bring each of them, in order, and then end.
@@ -78,6 +92,39 @@ async fn streams_of_every_length_arrive_whole() {
         assert_eq!(error, None, "{n}");
         assert_eq!(items, (1..=n).collect::<Vec<_>>());
     }
+}
+
+/// Items that are ready at the same time travel together, with the end, in messages that are well below the
+/// broker's limit; what is not ready is not waited for.
+#[tokio::test(start_paused = true)]
+async fn items_that_are_ready_travel_together() {
+    let world = MemoryWorld::new();
+    let (seen, all) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
+    let (lines, messages) = (seen.clone(), all.clone());
+    let worker = losing(&world, move |message| {
+        lines.lock().unwrap().push(words(message));
+        messages.fetch_add(1, Ordering::Relaxed);
+        assert!(message.payload.len() < 40_000, "{}", message.payload.len());
+        false
+    })
+    .await;
+    let ready = |n: u64, _: Context| async move { Ok(stream::iter((1..=n).map(Ok))) };
+    let _serving = worker.endpoint(WORK).unwrap().serve(ready).await.unwrap();
+    let client = client(&runtime(&world).await).await;
+    assert_eq!(read(&client, 3).await, (vec![1, 2, 3], None));
+    assert_eq!(seen.lock().unwrap().last().unwrap(), "items 1 1 1 1 end");
+    let before = all.load(Ordering::Relaxed);
+    assert_eq!(read(&client, 100).await.0.len(), 100);
+    // tokio lets no task go on for ever, which may split them once.
+    assert!(all.load(Ordering::Relaxed) - before <= 2, "{seen:?}");
+
+    let large = worker.endpoint("a/b/large").unwrap();
+    let kilobytes =
+        |n: u64, _: Context| async move { Ok(stream::iter((0..n).map(|_| Ok("x".repeat(1000))))) };
+    let _large = large.serve(kilobytes).await.unwrap();
+    let client = runtime(&world).await.endpoint("a/b/large").unwrap().client::<u64, String>().await.unwrap();
+    let items: Vec<_> = client.generate(&100).await.unwrap().collect().await;
+    assert!(items.len() == 100 && items.iter().all(|item| item.as_ref().unwrap().len() == 1000));
 }
 
 /// A producer that never ends is held back by a reader that does not read: what waits is bounded, and reading

@@ -32,14 +32,27 @@ impl Subject {
         Ok(Self(text.into()))
     }
 
-    /// This subject with a number as one more token: what tells many answers at one inbox apart. Costs less
-    /// than parsing.
+    /// This subject with one more token: what tells many answers at one inbox apart. Costs less than parsing
+    /// the whole.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if that is too long.
-    pub fn numbered(&self, number: u64) -> Result<Self> {
-        // A dot and digits need no check.
-        let text = [&*self.0, itoa::Buffer::new().format(number)].join(".");
+    /// [`Error::Invalid`] if that is no token, or makes the subject too long.
+    pub fn with_token(&self, token: &str) -> Result<Self> {
+        // Most tokens are of visible ASCII, which is seen at once.
+        if !token.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'.' | b'*' | b'>'))
+            || token.is_empty()
+        {
+            let joined = [&*self.0, token].join(".");
+            // A dot would make two tokens of it.
+            return match token.find('.') {
+                Some(dot) => {
+                    let problem = "one token is allowed here, without a dot";
+                    Err(reject_at("subject", &joined, self.0.len() + 1 + dot, problem))
+                }
+                None => Self::new(joined),
+            };
+        }
+        let text = [&*self.0, token].join(".");
         check_length("subject", &text, Self::BYTES_MAX)?;
         Ok(Self(text.into()))
     }
@@ -196,14 +209,25 @@ mod tests {
         }
     }
 
-    /// A numbered subject is the one that parsing gives, and is refused where parsing refuses it.
+    /// A subject with one more token is the one that parsing gives, and is refused where parsing refuses it;
+    /// and where the token would be two.
     #[test]
-    fn numbered_subjects_are_subjects() {
-        for length in [1, 234, 235, 253, 254] {
+    fn one_more_token_makes_a_subject() {
+        for length in [1, 234, 235, 249, 250, 253, 254] {
             let subject = Subject::new("s".repeat(length)).unwrap();
-            for number in [0, 7, u64::MAX] {
-                assert_eq!(subject.numbered(number), Subject::new(format!("{subject}.{number}")));
+            for token in ["0", "7~10~256", "18446744073709551615", "*", ">", "", "a b", "\u{e9}", "x*", "\n"]
+            {
+                assert_eq!(
+                    subject.with_token(token),
+                    Subject::new(format!("{subject}.{token}")),
+                    "{token:?}"
+                );
             }
+        }
+        let subject = Subject::new("a.b").unwrap();
+        for (token, byte) in [("c.d", 5), (".", 4), ("c.", 5)] {
+            let Err(Error::Invalid { position, .. }) = subject.with_token(token) else { panic!("{token}") };
+            assert_eq!(position, Some(byte), "{token:?}");
         }
     }
 

@@ -186,7 +186,8 @@ impl Connection {
         let unique = self.environment.random("nats inbox");
         let inbox = Tap::new(Inbox::new(format!("{}.{unique:016x}", self.config.inbox_prefix)));
         let (connection, ours) = (Arc::downgrade(self), inbox.clone());
-        let link = Link::open(&self.config, &self.tls, server, inbox, move |event| {
+        let (tls, environment) = (&self.tls, &*self.environment);
+        let link = Link::open(&self.config, tls, environment, server, inbox, move |event| {
             told(&connection, ours.sink(), event)
         });
         let link = Arc::new(link.await?);

@@ -19,6 +19,7 @@
 mod backoff;
 mod config;
 mod connection;
+mod courtesy;
 mod error;
 mod inbox;
 mod link;

@@ -9,11 +9,12 @@ use async_nats::connection::State;
 use async_nats::message::OutboundMessage;
 use async_nats::rustls::ClientConfig;
 use async_nats::{Client, ConnectOptions, Event, ReconnectToServer};
-use slipring_core::{Effect, Error, Message, Result};
+use slipring_core::{Effect, Environment, Error, Message, Result};
 use tokio::time::timeout;
 
 use crate::Config;
 use crate::config::address;
+use crate::courtesy::Courtesy;
 use crate::error;
 use crate::inbox::Inbox;
 use crate::route::Route;
@@ -25,6 +26,7 @@ use crate::tap::Tap;
 /// connection. So each of its clients is used for one connection only.
 pub(crate) struct Link {
     client: Client,
+    courtesy: Courtesy,
     inbox: Arc<Tap<Inbox>>,
     queue_timeout: Duration,
     /// The server, as `host:port`.
@@ -63,6 +65,7 @@ impl Link {
     pub(crate) async fn open(
         config: &Config,
         tls: &ClientConfig,
+        environment: &dyn Environment,
         server: &str,
         inbox: Arc<Tap<Inbox>>,
         told: impl Fn(Event) + Send + Sync + 'static,
@@ -78,6 +81,7 @@ impl Link {
             check_version(&info.version, info.headers)?;
             let link = Self {
                 client,
+                courtesy: Courtesy::new(environment),
                 inbox,
                 queue_timeout: config.queue_timeout,
                 server: server.to_owned(),
@@ -124,6 +128,7 @@ impl Link {
                 }
             },
         };
+        self.courtesy.after_you();
         sent.map_err(|_| self.lost())
     }
 

@@ -10,7 +10,7 @@ use slipring_core::{Effect, Error, Message, Subject};
 use tokio::time::Instant;
 
 use super::lock;
-use crate::plane::wire::{self, Answer};
+use crate::plane::wire::{Answer, AnswerKind, Items, Ticket};
 use crate::platform::Platform;
 use crate::registry::{Instance, Watcher};
 
@@ -21,7 +21,7 @@ const UNANSWERED_MAX: u32 = 2;
 
 /// One call under way, as the dispatcher and the sweeper see it.
 pub(super) struct Slot {
-    pub(super) number: u64,
+    pub(super) ticket: Ticket,
     pub(super) instance: Arc<Instance>,
     pub(super) watcher: Arc<Watcher>,
     queue: Mutex<Queue>,
@@ -54,8 +54,7 @@ pub(super) enum Event {
 
 impl Slot {
     /// A call that was just made.
-    pub(super) fn new(number: u64, instance: Arc<Instance>, watcher: Arc<Watcher>, credit: u64) -> Self {
-        let now = Instant::now();
+    pub(super) fn new(now: Instant, ticket: Ticket, instance: Arc<Instance>, watcher: Arc<Watcher>) -> Self {
         let queue = Queue {
             events: VecDeque::new(),
             ended: false,
@@ -65,7 +64,8 @@ impl Slot {
             probes: 0,
             unanswered: 0,
         };
-        Self { number, instance, watcher, queue: Mutex::new(queue), credit: AtomicU64::new(credit) }
+        let credit = AtomicU64::new(ticket.credit);
+        Self { ticket, instance, watcher, queue: Mutex::new(queue), credit }
     }
 
     /// An answer came.
@@ -73,30 +73,39 @@ impl Slot {
         if message.no_responders {
             return self.handle_no_responders(message.subject.as_str());
         }
-        if let Some(load) = message.headers.first(wire::LOAD).and_then(|load| load.parse().ok()) {
-            self.instance.standing().report(now, load);
-        }
-        let answer = Answer::of(&message);
         {
             let mut queue = self.queue();
             queue.heard = now;
             queue.unanswered = 0;
         }
-        match answer {
-            Ok(Answer::Alive(true)) => {}
-            Ok(Answer::Alive(false)) => {
+        let answer = match Answer::read(&message.payload) {
+            Ok(answer) => answer,
+            Err(error) => return self.push(Event::Failed(error.raise(Effect::Unknown))),
+        };
+        self.instance.standing().report(now, answer.load);
+        match answer.kind {
+            AnswerKind::Alive(true) => {}
+            AnswerKind::Alive(false) => {
                 self.interrupt("the instance does not know this call (it restarted, or an answer was lost)");
             }
-            Ok(Answer::Item { number, .. }) if number > self.credit() => {
-                self.interrupt(&format!("the instance sent item {number}, more than it was allowed"));
-            }
-            Ok(Answer::Item { number, last }) => {
-                self.push(Event::Item { number, payload: message.payload, last });
-            }
-            Ok(Answer::End(count)) => self.push(Event::End(count)),
-            Ok(Answer::Failed(error)) => self.push(Event::Failed(error)),
-            Err(error) => self.push(Event::Failed(error.raise(Effect::Unknown))),
+            AnswerKind::Items(items) => self.push_items(items),
+            AnswerKind::End(count) => self.push(Event::End(count)),
+            AnswerKind::Failed(error) => self.push(Event::Failed(error)),
         }
+    }
+
+    fn push_items(&self, items: Items<'_>) {
+        let through = items.through();
+        if through > self.credit() {
+            return self.interrupt(&format!("the instance sent item {through}, more than it was allowed"));
+        }
+        let (first, is_last) = (items.first, items.last);
+        let events = items.into_bodies().zip(first..).map(|(payload, number)| Event::Item {
+            number,
+            payload,
+            last: is_last && number == through,
+        });
+        self.extend(events);
     }
 
     /// Nobody listens at the instance's subject. Before the first probe that is the answer to the request
@@ -116,14 +125,20 @@ impl Slot {
         self.push(Event::Failed(Error::stream_interrupted(0, cause)));
     }
 
-    /// Queues what came; nothing comes after an end.
     fn push(&self, event: Event) {
+        self.extend(std::iter::once(event));
+    }
+
+    /// Queues what came; nothing comes after an end.
+    fn extend(&self, events: impl Iterator<Item = Event>) {
         let mut queue = self.queue();
-        if queue.ended {
-            return;
+        for event in events {
+            if queue.ended {
+                break;
+            }
+            queue.ended = !matches!(event, Event::Item { last: false, .. });
+            queue.events.push_back(event);
         }
-        queue.ended = !matches!(event, Event::Item { last: false, .. });
-        queue.events.push_back(event);
         let waker = queue.waker.take();
         drop(queue);
         if let Some(waker) = waker {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use slipring_core::service::EndpointStats;
 use slipring_core::{Effect, Error, Headers, Message, Result, Subject};
 
-use crate::plane::wire;
+use crate::plane::wire::{self, Answer, Ticket};
 use crate::platform::Platform;
 
 /// Where the answers to one request go.
@@ -14,8 +14,8 @@ pub(super) struct Answers {
     platform: Arc<Platform>,
     stats: Arc<EndpointStats>,
     pub(super) reply: Subject,
-    /// The caller's number; none for a plain request.
-    pub(super) call: Option<u64>,
+    /// What the caller said with its request; none with a plain one.
+    pub(super) ticket: Option<Ticket>,
     /// Items sent so far.
     pub(super) sent: u64,
 }
@@ -29,80 +29,93 @@ impl Answers {
         let reply = message.reply.clone().ok_or_else(|| {
             Error::invalid("request", message.subject.as_str(), "it has no reply subject to answer at")
         })?;
-        let call = wire::number(&message.headers, wire::CALL)?;
-        Ok(Self { platform: platform.clone(), stats: stats.clone(), reply, call, sent: 0 })
+        let ticket = Ticket::of(message);
+        Ok(Self { platform: platform.clone(), stats: stats.clone(), reply, ticket, sent: 0 })
     }
 
-    pub(super) async fn item(&mut self, payload: Bytes, last: bool) -> Result<()> {
-        let number = self.sent + 1;
-        let headers = match self.call {
-            // Plain and whole: what any client expects.
-            None if last => Headers::new(),
-            None => wire::headers([(wire::ITEM, number)]),
-            Some(call) if last => wire::headers([
-                (wire::CALL, call),
-                (wire::ITEM, number),
-                (wire::END, number),
-                (wire::LOAD, self.load()),
-            ]),
-            Some(call) => wire::headers([(wire::CALL, call), (wire::ITEM, number)]),
+    /// Sends the one item of a unary answer.
+    pub(super) async fn only(&mut self, item: Bytes) -> Result<()> {
+        match self.ticket {
+            // What any client expects.
+            None => self.publish(item, Headers::new()).await.map_err(|error| error.raise(Effect::Applied)),
+            Some(_) => self.items(&[item], true).await,
+        }
+    }
+
+    /// Sends the next items of a stream, at least one; `last` if nothing follows.
+    pub(super) async fn items(&mut self, items: &[Bytes], last: bool) -> Result<()> {
+        let sending = async {
+            match self.ticket {
+                Some(Ticket { call, .. }) => {
+                    let payload = Answer::items(call, self.load(), self.sent + 1, items, last);
+                    self.answer(payload).await
+                }
+                None => self.plain_items(items, last).await,
+            }
         };
-        self.publish(payload, headers).await.map_err(|error| error.raise(Effect::Applied))?;
-        self.sent = number;
+        sending.await.map_err(|error| error.raise(Effect::Applied))?;
+        self.sent += items.len() as u64;
         Ok(())
     }
 
+    /// A message each.
+    async fn plain_items(&self, items: &[Bytes], last: bool) -> Result<()> {
+        let mut number = self.sent;
+        for item in items {
+            number += 1;
+            self.publish(item.clone(), wire::headers([(wire::ITEM, number)])).await?;
+        }
+        if last { self.plain_end(number).await } else { Ok(()) }
+    }
+
     pub(super) async fn end(&self) -> Result<()> {
-        let mut headers = wire::headers([(wire::END, self.sent), (wire::LOAD, self.load())]);
-        self.name_call(&mut headers)?;
-        self.publish(Bytes::new(), headers).await
+        match self.ticket {
+            Some(Ticket { call, .. }) => self.answer(Answer::end(call, self.load(), self.sent)).await,
+            None => self.plain_end(self.sent).await,
+        }
+    }
+
+    async fn plain_end(&self, count: u64) -> Result<()> {
+        self.publish(Bytes::new(), wire::headers([(wire::END, count)])).await
     }
 
     pub(super) async fn alive(&self, alive: bool) {
-        let answer = if alive { "yes" } else { "no" };
-        let mut headers = wire::headers([(wire::LOAD, self.load())]);
-        let named = headers.append(wire::ALIVE, answer).and_then(|()| self.name_call(&mut headers));
-        let sent = match named {
-            Ok(()) => self.platform.within("answering", self.publish(Bytes::new(), headers)).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
+        let Some(Ticket { call, .. }) = self.ticket else { return };
+        let answering = self.answer(Answer::alive(call, self.load(), alive));
+        if let Err(error) = self.platform.within("answering", answering).await {
             tracing::debug!(%error, "a probe was not answered");
         }
     }
 
     /// Sends the error. If that fails too, the caller finds out by asking.
     pub(super) async fn fail(&self, error: &Error) {
-        let mut headers = wire::headers([(wire::LOAD, self.load())]);
-        let named = headers.append(wire::ERROR, error.code()).and_then(|()| match self.call {
-            Some(_) => self.name_call(&mut headers),
-            // As clients of NATS services expect it.
-            None => headers
-                .append("Nats-Service-Error", error.to_string().replace(['\r', '\n'], " ").trim())
-                .and_then(|()| headers.append("Nats-Service-Error-Code", "500")),
-        });
-        let sent = match named {
-            Ok(()) => {
-                let answering = self.publish(wire::encode_failure(error).into(), headers);
-                self.platform.within("answering", answering).await
+        let answering = async {
+            match self.ticket {
+                Some(Ticket { call, .. }) => self.answer(Answer::failed(call, self.load(), error)).await,
+                None => self.plain_failure(error).await,
             }
-            Err(error) => Err(error),
         };
-        if let Err(failed) = sent {
+        if let Err(failed) = self.platform.within("answering", answering).await {
             tracing::debug!(%error, %failed, "an error was not delivered");
         }
     }
 
-    fn name_call(&self, headers: &mut Headers) -> Result<()> {
-        match self.call {
-            None => Ok(()),
-            Some(call) => headers.append_number(wire::CALL, call),
-        }
+    async fn plain_failure(&self, error: &Error) -> Result<()> {
+        let mut headers = Headers::with_capacity(3);
+        headers.append(wire::ERROR, error.code())?;
+        // As clients of NATS services expect it.
+        headers.append("Nats-Service-Error", error.to_string().replace(['\r', '\n'], " ").trim())?;
+        headers.append("Nats-Service-Error-Code", "500")?;
+        self.publish(wire::encode_failure(error).into(), headers).await
     }
 
     /// How many requests are in flight beside this one.
     fn load(&self) -> u64 {
         self.stats.in_flight().saturating_sub(1)
+    }
+
+    async fn answer(&self, payload: Vec<u8>) -> Result<()> {
+        self.publish(payload.into(), Headers::new()).await
     }
 
     async fn publish(&self, payload: Bytes, headers: Headers) -> Result<()> {
