@@ -21,13 +21,11 @@
 //! Exit code: 0 once the line is written, 1 if the caller could not start, 2 for arguments that it does not
 //! understand.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use examples::{Arguments, fail, log_to_stderr, refuse, say};
+use examples::{Arguments, Outcome, Tally, fail, log_to_stderr, refuse, say};
 use futures_util::{StreamExt, stream};
-use serde::Serialize;
 use serde_json::{Value, json};
 use slipring::name::Reference;
 use slipring::{Client, Context, DistributedRuntime, MemoryWorld, Result, Routing};
@@ -124,66 +122,17 @@ async fn load(runtime: &DistributedRuntime, options: &Options) -> Result<()> {
     Ok(())
 }
 
-enum Outcome {
-    Ok(Duration),
-    Failed(&'static str),
-    Hung,
-}
-
 async fn call_once(client: &Client<Value, Value>, number: u64, deadline: Duration) -> Outcome {
     let (request, began) = (json!({ "number": number }), Instant::now());
-    match timeout(deadline + HUNG_AFTER, client.request(&request).deadline(deadline).call()).await {
-        Ok(Ok(_)) => Outcome::Ok(began.elapsed()),
-        Ok(Err(error)) => Outcome::Failed(error.code()),
+    let limit = deadline + HUNG_AFTER;
+    let answer = timeout(limit, client.request(&request).deadline(deadline).call()).await;
+    let took = began.elapsed();
+    match answer {
+        // The time-out polls the call once more, which may end only for that.
+        _ if took >= limit => Outcome::Hung,
         Err(_) => Outcome::Hung,
-    }
-}
-
-/// What became of the calls so far.
-#[derive(Default)]
-struct Tally {
-    latencies_us: Vec<u64>,
-    failed: BTreeMap<&'static str, u64>,
-    hung: u64,
-}
-
-impl Tally {
-    fn with(mut self, outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Ok(took) => self.latencies_us.push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
-            Outcome::Failed(code) => *self.failed.entry(code).or_default() += 1,
-            Outcome::Hung => self.hung += 1,
-        }
-        self
-    }
-
-    fn report(mut self) -> String {
-        /// Its fields are written in this order.
-        #[derive(Serialize)]
-        struct Report {
-            requests: u64,
-            ok: u64,
-            failed: BTreeMap<&'static str, u64>,
-            hung: u64,
-            p50_us: u64,
-            p99_us: u64,
-        }
-        self.latencies_us.sort_unstable();
-        let ok = self.latencies_us.len();
-        // The smallest latency that so many per cent of the calls did not exceed.
-        let percentile = |percent: usize| {
-            let rank = (ok * percent).div_ceil(100);
-            self.latencies_us.get(rank.saturating_sub(1)).copied().unwrap_or(0)
-        };
-        let report = Report {
-            requests: ok as u64 + self.failed.values().sum::<u64>() + self.hung,
-            ok: ok as u64,
-            p50_us: percentile(50),
-            p99_us: percentile(99),
-            failed: self.failed,
-            hung: self.hung,
-        };
-        serde_json::to_string(&report).expect("numbers and texts are always JSON")
+        Ok(Ok(_)) => Outcome::Ok(took),
+        Ok(Err(error)) => Outcome::Failed(error.code()),
     }
 }
 

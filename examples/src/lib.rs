@@ -1,4 +1,7 @@
-//! What the programs `worker` and `caller` share: how they read their arguments, and where their words go.
+//! What the programs `worker` and `caller` are made with: how they read their arguments, where their words go,
+//! and how calls are counted.
+
+mod tally;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,6 +9,8 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use slipring::name::Reference;
+
+pub use self::tally::{Outcome, Tally};
 
 /// The arguments of a program: `--name value` for the names that take a value, `--name` for flags.
 #[derive(Debug, Default)]

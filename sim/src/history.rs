@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot};
+use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot, Subject};
 use slipring_memory::store::{LeaseEnd, StoreEvent};
 
 use crate::Fault;
@@ -93,9 +93,9 @@ pub enum Event {
         /// The error's code.
         code: &'static str,
     },
-    /// A message reached the broker.
+    /// A message reached the broker; told if the [`Setup`](crate::Setup::with_messages) says so.
     Published(Letter),
-    /// A message was handed to a subscriber.
+    /// A message was handed to a subscriber; told as above.
     Delivered(Letter),
 }
 
@@ -118,10 +118,10 @@ pub enum Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// Its subject.
-    pub subject: Arc<str>,
+    pub subject: Subject,
     /// The bytes of its payload.
     pub bytes: usize,
-    /// A hash of its payload, to tell messages apart.
+    /// A hash of the beginning of its payload, to tell messages apart.
     pub digest: u64,
 }
 

@@ -22,9 +22,37 @@
 //! assert_eq!(slipring_sim::run(7, scenario), slipring_sim::run(7, scenario));
 //! ```
 //!
+//! What goes wrong can be a value: [`World::spawn_node`] runs a program in each life of a node, a [`Schedule`] of
+//! [`Fault`]s strikes it, and [`check`](mod@check) judges the [`History`] of the run. A seed
+//! [generates](Schedule::generate) a schedule, and a schedule that fails [shrinks](Schedule::shrink).
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use slipring_memory::Profile;
+//! use slipring_sim::check::check;
+//! use slipring_sim::{Schedule, Setup, Shape, World, simulate};
+//!
+//! const SECOND: Duration = Duration::from_secs(1);
+//! let schedule = Schedule::generate(7, &Shape::new(["worker"], 3 * SECOND, 30 * SECOND));
+//! let setup = Setup::from(Profile::etcd()).with_shuffling(true);
+//! let report = simulate(7, setup, async |world: World| {
+//!     world.spawn_node("worker", async |node| {
+//!         let Ok(lease) = node.discovery().grant(3 * SECOND).await else { return };
+//!         while node.discovery().keep_alive(lease.id).await.is_ok() {
+//!             tokio::time::sleep(SECOND).await;
+//!         }
+//!     });
+//!     world.play(schedule);
+//!     tokio::time::sleep(40 * SECOND).await;
+//! });
+//! assert_eq!(check(&report.history, &Profile::etcd()), []);
+//! ```
+//!
 //! A test that wants a single part under its own control uses the parts alone: [`SimEnvironment`] and [`Link`]
 //! work on any runtime whose clock is paused.
 
+pub mod check;
 mod environment;
 mod fault;
 pub mod history;
@@ -36,6 +64,7 @@ mod random;
 mod run;
 mod schedule;
 mod setup;
+mod shape;
 mod trace;
 mod world;
 
@@ -47,5 +76,6 @@ pub use link::{Link, LinkMode};
 pub use run::{Report, run, run_with, simulate};
 pub use schedule::{Schedule, Timed};
 pub use setup::Setup;
+pub use shape::Shape;
 pub use trace::Trace;
 pub use world::{Node, World};

@@ -76,6 +76,8 @@ pub(crate) struct Wiring {
     pub(crate) seed: u64,
     /// Who is told what happens on it, and in whose name.
     pub(crate) log: Option<(Log, Arc<str>)>,
+    /// Are messages told?
+    pub(crate) messages: bool,
     /// Where requests live that outlive their callers.
     pub(crate) courier: Option<Weak<SimEnvironment>>,
     /// Each message lets other tasks run up to this many times.

@@ -13,6 +13,8 @@ pub struct Setup {
     pub latency: Latency,
     /// Is a request executed that was sent, even if its caller gives up meanwhile?
     pub lasting_requests: bool,
+    /// Are messages a part of the history? Those of a program under load are many.
+    pub messages: bool,
     /// Does the seed decide in which order tasks run that could run at the same moment?
     pub shuffled: bool,
 }
@@ -42,6 +44,13 @@ impl Setup {
     #[must_use]
     pub fn with_lasting_requests(mut self, lasting: bool) -> Self {
         self.lasting_requests = lasting;
+        self
+    }
+
+    /// With messages in the history, or without.
+    #[must_use]
+    pub fn with_messages(mut self, messages: bool) -> Self {
+        self.messages = messages;
         self
     }
 

@@ -198,6 +198,7 @@ impl World {
         let link = Link::wired(Wiring {
             seed: *seed,
             log: Some((log.clone(), name.into())),
+            messages: setup.messages,
             courier: setup.lasting_requests.then(|| Arc::downgrade(broker)),
             yields_max: if setup.shuffled { YIELDS_MAX } else { 0 },
         });

@@ -269,6 +269,8 @@ async fn f1_f2_crash_and_power_loss_are_told_apart() {
         let death = if power_loss { Fault::PowerLoss { node, down } } else { Fault::Crash { node, down } };
         world.apply(&death).unwrap();
         assert!(!a.is_alive());
+        // Time for its tasks to be dropped, with the subscriptions that they hold.
+        sleep(SECOND / 10).await;
         let refused = b.messaging().request(message("?"), SECOND).await.unwrap_err();
         assert_eq!(refused.code(), if power_loss { "deadline_exceeded" } else { "no_responders" });
         assert_eq!(changes(&mut watch).await.unwrap(), ["a"]);

@@ -4,10 +4,13 @@
 use std::process::Command;
 use std::time::Duration;
 
-use slipring_core::{Discovery, DiscoveryExt, Environment, Key};
+use futures_util::StreamExt;
+use slipring_core::{
+    Discovery, DiscoveryExt, Environment, Key, Message, Messaging, Pattern, Result, Subject, Subscription,
+};
 use slipring_memory::Profile;
 use slipring_memory::store::Saved;
-use slipring_sim::{Node, Trace, World, run, run_with};
+use slipring_sim::{Latency, Node, Schedule, Setup, Shape, Trace, World, run, run_with};
 use tokio::time::{sleep, timeout};
 
 const TTL: Duration = Duration::from_secs(6);
@@ -58,6 +61,7 @@ fn at(line: &str) -> f64 {
 fn the_same_seed_gives_the_same_bytes() {
     for seed in 0..20 {
         assert_eq!(trace(seed), trace(seed));
+        assert_eq!(stormy(seed), stormy(seed));
     }
     assert_ne!(trace(1), trace(2));
 }
@@ -68,7 +72,7 @@ fn the_same_seed_gives_the_same_bytes_in_another_process() {
     const SEED: u64 = 7;
     const OUTPUT: &str = "SLIPRING_SIM_TRACE_TO";
     if let Some(path) = std::env::var_os(OUTPUT) {
-        std::fs::write(path, trace(SEED).as_str()).unwrap();
+        std::fs::write(path, format!("{}{}", trace(SEED), stormy(SEED))).unwrap();
         return;
     }
     for child in 1..=2 {
@@ -81,7 +85,37 @@ fn the_same_seed_gives_the_same_bytes_in_another_process() {
         assert!(run.unwrap().status.success());
         let theirs = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(theirs, trace(SEED).as_str());
+        assert_eq!(theirs, format!("{}{}", trace(SEED), stormy(SEED)));
+    }
+}
+
+/// Faults out of a seed, over links with latency, in an order of tasks that the seed decides.
+fn stormy(seed: u64) -> Trace {
+    let latency = Latency::between(Duration::ZERO, Duration::from_millis(50));
+    let setup = Setup::from(Profile::etcd()).with_latency(latency).with_messages(true);
+    run_with(seed, setup.with_lasting_requests(true).with_shuffling(true), async |world: World| {
+        for name in ["a", "b", "c"] {
+            world.spawn_node(name, async |node: Node| {
+                loop {
+                    let _lost = timeout(TTL, try_keep_registered(&node)).await;
+                    sleep(TTL / 6).await;
+                }
+            });
+        }
+        world.play(Schedule::generate(seed, &Shape::new(["a", "b", "c"], TTL, 10 * TTL)));
+        sleep(10 * TTL).await;
+    })
+}
+
+async fn try_keep_registered(node: &Node) -> Result<()> {
+    let (store, bus) = (node.discovery(), node.messaging());
+    let lease = store.grant(TTL).await?;
+    let mut heard = bus.subscribe(Subscription::new(Pattern::new("news").unwrap())).await?;
+    loop {
+        bus.publish(Message::new(Subject::new("news").unwrap(), "alive")).await?;
+        store.keep_alive(lease.id).await?;
+        let _nobody = timeout(TTL / 6, heard.next()).await;
+        sleep(TTL / 6).await;
     }
 }
 

@@ -102,22 +102,28 @@ async fn live(config: Config, mark: u64) -> Result<()> {
 async fn another_deployment_is_refused() {
     for version in Version::ALL {
         let servers = Servers::start(version).await;
-        let error =
-            DistributedRuntime::from_config(servers.config("production", "staging")).await.unwrap_err();
-        assert_eq!(error.code(), "unauthorized", "{error}");
+        // Either backend alone tells.
+        let theirs = servers.config("production", "staging");
+        let memory = Config::default().discovery;
+        for (discovery, messaging) in [(&theirs.discovery, &memory), (&memory, &theirs.messaging)] {
+            let config = Config::new(discovery.clone(), messaging.clone());
+            let config = config.with_deployment(theirs.deployment.clone());
+            let error = DistributedRuntime::from_config(config).await.unwrap_err();
+            assert_eq!(error.code(), "unauthorized", "{error}");
+        }
 
         let environment = Arc::new(SystemEnvironment::new());
         let Config { discovery, messaging, .. } = servers.config("staging", "staging");
         let etcd = slipring_etcd::Config::from_address(&discovery).unwrap();
         let etcd = EtcdDiscovery::new(etcd, environment.clone()).unwrap();
-        let theirs: Range = Prefix::new("@production/").unwrap().into();
+        let keys: Range = Prefix::new("@production/").unwrap().into();
         let key = slipring_core::Key::new("@production/x").unwrap();
         let put = Txn::new().put(key.clone(), "x", None);
         for error in [
-            etcd.read(theirs.clone()).await.unwrap_err(),
+            etcd.read(keys.clone()).await.unwrap_err(),
             etcd.read(Range::All).await.unwrap_err(),
             etcd.commit(put).await.unwrap_err(),
-            etcd.watch(theirs, Start::Snapshot).await.unwrap_err(),
+            etcd.watch(keys, Start::Snapshot).await.unwrap_err(),
         ] {
             assert_eq!((error.code(), error.effect()), ("unauthorized", Effect::None), "{error}");
         }

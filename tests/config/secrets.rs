@@ -35,7 +35,9 @@ async fn secrets_are_nowhere_to_be_seen() {
         let discovery = format!("etcd://{user}{}{option}", etcd.endpoint());
         let messaging = format!("nats://{user}{}{option}", nats.endpoint());
         let config = Config::new(discovery.parse().unwrap(), messaging.parse().unwrap());
-        write!(shown, "{config:?}").unwrap();
+        let etcd = slipring_etcd::Config::from_address(&config.discovery).unwrap();
+        let nats = slipring_nats::Config::from_address(&config.messaging).unwrap();
+        write!(shown, "{config:?} {etcd:?} {nats:?}").unwrap();
         for config in [config, Config::new("memory:".parse().unwrap(), messaging.parse().unwrap())] {
             let builder = slipring::DistributedRuntime::builder().config(config);
             write!(shown, "{builder:?}").unwrap();

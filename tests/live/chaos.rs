@@ -25,8 +25,9 @@ const CALM: Duration = Duration::from_secs(1);
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
 /// The deadline of the calls: longer than an etcd may be missed.
 const PATIENT: Duration = Duration::from_secs(10);
-/// The deadline of the calls while NATS fails: shorter than it does.
-const IMPATIENT: Duration = Duration::from_secs(2);
+/// The deadline of the calls while NATS fails: shorter than it does, and than anybody takes to notice that it
+/// hangs, so that nothing but the deadline ends them.
+const IMPATIENT: Duration = Duration::from_secs(1);
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

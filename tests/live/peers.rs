@@ -23,6 +23,7 @@ macro_rules! on_both_versions {
 
 on_both_versions! {
     d04_u3493_an_outage_longer_than_the_lease_heals
+    d05_a_removal_that_was_compacted_is_reported
     d14_a_stop_without_servers_is_bounded
     d19_runtimes_on_one_connection_do_not_disturb_each_other
     u7932_a_blink_of_etcd_changes_nothing

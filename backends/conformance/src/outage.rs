@@ -18,6 +18,9 @@ pub(crate) async fn restart(trial: &Trial) -> Verdict {
     trial.act(Action::Start).await
 }
 
+/// More than it takes to carry something to a server that is there, or for somebody who keeps it to try again.
+pub(crate) const MOMENT: Duration = Duration::from_secs(1);
+
 /// Is this what a call may end with because the server is away?
 pub(crate) fn is_outage(error: &Error) -> bool {
     matches!(error, Error::Unavailable { .. } | Error::DeadlineExceeded { .. })

@@ -199,9 +199,9 @@ pub trait Messaging: Debug + Send + Sync + 'static {
     /// server too old.
     async fn capabilities(&self) -> Result<MessagingCapabilities>;
 
-    /// Hands a message to the broker. With a reply subject and nobody subscribed, a message with
-    /// `no_responders` set arrives at the reply subject, where that capability is declared. `Ok` does not
-    /// mean that anybody got it.
+    /// Hands a message to the broker. `Ok` does not mean that anybody got it. With a reply subject and nobody
+    /// subscribed, a message with `no_responders` set arrives at a plain subscription of this handle to the
+    /// reply subject (at one of them, and at nobody else's), where that capability is declared.
     ///
     /// # Errors
     /// `PayloadTooLarge`, `Unavailable`: effect none.

@@ -139,10 +139,32 @@ impl Bus {
         let reply = message.reply.clone();
         let routed = self.route(message, random, readable);
         if let (false, true, Some(reply)) = (routed, self.capabilities.no_responders, reply) {
-            // It asks for no reply itself, so there is no second one.
-            self.route(no_responders(reply), random, readable);
+            self.tell_no_responders(connection, reply, readable);
         }
         Ok(())
+    }
+
+    /// Tells the publisher that nobody is there: at its own connection, and once. Of several subscriptions the
+    /// oldest gets it.
+    fn tell_no_responders(
+        &mut self,
+        connection: ConnectionId,
+        reply: Subject,
+        readable: &mut Vec<SubscriptionId>,
+    ) {
+        let mut targets = std::mem::take(&mut self.targets);
+        // No member of a group gets it, so none has to be drawn.
+        self.routes.targets(&reply, &mut || 0, &mut targets);
+        let own = |id: &SubscriptionId| {
+            let reader = self.readers.get(id);
+            reader.is_some_and(|reader| reader.connection == connection && reader.queue.is_none())
+        };
+        let told = targets.iter().copied().filter(own).min();
+        targets.clear();
+        self.targets = targets;
+        if let Some(id) = told {
+            self.deliver(id, no_responders(reply), readable);
+        }
     }
 
     /// The next message of a subscription, or [`Error::Lagged`] where some are missing. `None` when it has

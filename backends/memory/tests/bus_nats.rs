@@ -5,7 +5,7 @@
 use std::task::Poll;
 
 use slipring_core::{Error, Message, Pattern, QueueGroup, Subject, Subscription};
-use slipring_memory::{Bus, ConnectionId, SharedBus, SubscriptionId};
+use slipring_memory::{Bus, ConnectionId, Profile, SharedBus, SubscriptionId};
 
 /// A bus with one connection, and numbers that are random enough and always the same.
 struct Fixture {
@@ -153,6 +153,26 @@ fn nats_no_responders_is_told_once() {
     assert_eq!(told.subject.as_str(), "_INBOX.1");
     f.send(asked("nobody.either"));
     assert_eq!(f.bus.next(inbox), Poll::Pending);
+}
+
+/// As a NATS server does it: the news goes to one plain subscription of the publisher's own connection.
+#[test]
+fn nats_no_responders_is_told_to_the_publisher_alone() {
+    let mut bus = Bus::new(Profile::nats().messaging);
+    let (publisher, other) = (bus.connect(), bus.connect());
+    let inbox = Pattern::new("inbox").unwrap();
+    let group = Subscription::new(inbox.clone()).with_queue(QueueGroup::new("q").unwrap());
+    let [foreign, member, first, second] = [
+        (other, Subscription::new(inbox.clone())),
+        (publisher, group),
+        (publisher, Subscription::new(inbox.clone())),
+        (publisher, Subscription::new(inbox)),
+    ]
+    .map(|(connection, wanted)| bus.subscribe(connection, wanted).unwrap());
+    let asked = Message::new(Subject::new("nobody").unwrap(), "x").with_reply(Subject::new("inbox").unwrap());
+    bus.publish(publisher, asked, &mut || 0, &mut Vec::new()).unwrap();
+    let mut told = |id| matches!(bus.next(id), Poll::Ready(Some(Ok(told))) if told.no_responders);
+    assert_eq!([foreign, member, first, second].map(&mut told), [false, false, true, false]);
 }
 
 /// Only the bus says that nobody was there; a publisher that claims it is not believed.

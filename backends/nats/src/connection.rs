@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
-use crate::courtesy::Courtesy;
 use crate::error::{self, Complaint};
 use crate::inbox::Inbox;
 use crate::link::Link;
@@ -187,8 +186,8 @@ impl Connection {
         let unique = self.environment.random("nats inbox");
         let inbox = Tap::new(Inbox::new(format!("{}.{unique:016x}", self.config.inbox_prefix)));
         let (connection, ours) = (Arc::downgrade(self), inbox.clone());
-        let courtesy = Courtesy::new(&*self.environment);
-        let link = Link::open(&self.config, &self.tls, server, inbox, courtesy, move |event| {
+        let (tls, environment) = (&self.tls, &*self.environment);
+        let link = Link::open(&self.config, tls, environment, server, inbox, move |event| {
             told(&connection, ours.sink(), event)
         });
         let link = Arc::new(link.await?);

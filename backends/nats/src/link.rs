@@ -9,7 +9,7 @@ use async_nats::connection::State;
 use async_nats::message::OutboundMessage;
 use async_nats::rustls::ClientConfig;
 use async_nats::{Client, ConnectOptions, Event, ReconnectToServer};
-use slipring_core::{Effect, Error, Message, Result};
+use slipring_core::{Effect, Environment, Error, Message, Result};
 use tokio::time::timeout;
 
 use crate::Config;
@@ -65,9 +65,9 @@ impl Link {
     pub(crate) async fn open(
         config: &Config,
         tls: &ClientConfig,
+        environment: &dyn Environment,
         server: &str,
         inbox: Arc<Tap<Inbox>>,
-        courtesy: Courtesy,
         told: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Self> {
         let connecting = async {
@@ -81,7 +81,7 @@ impl Link {
             check_version(&info.version, info.headers)?;
             let link = Self {
                 client,
-                courtesy,
+                courtesy: Courtesy::new(environment),
                 inbox,
                 queue_timeout: config.queue_timeout,
                 server: server.to_owned(),

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::live::{Servers, stopped};
 use crate::program::Program;
 
+const WAIT_MAX: Duration = Duration::from_secs(30);
 const ENDPOINT: &str = "--endpoint dynamo.processor.generate";
 
 /// etcdctl finds the keys of a worker and no others: its record, its anchor, the store's identity. The record
@@ -22,11 +23,19 @@ async fn etcdctl_reads_the_records() {
     for version in Version::ALL {
         let servers = Servers::start(version).await;
         let worker = servers.worker(ENDPOINT).await;
-        let entries = read_all(&servers).await;
-        let instance =
-            entries.iter().find_map(|entry| entry.key.strip_prefix("dynamo/components/processor/generate:"));
-        let instance = instance.expect("the worker is registered");
-        let id = u64::from_str_radix(instance, 16).unwrap();
+        // The identity is written by whoever watches first, which is the worker itself.
+        let entries = timeout(WAIT_MAX, async {
+            loop {
+                let entries = read_all(&servers).await;
+                if entries.iter().any(|entry| entry.key == "$slipring/store") {
+                    break entries;
+                }
+            }
+        });
+        let entries = entries.await.expect("the store gets an identity");
+        let record = record(&entries);
+        let id = record["instance_id"].as_u64().unwrap();
+        let instance = format!("{id:x}");
         let keys: Vec<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let expected = [
             format!("$slipring/anchor/{instance}"),
@@ -35,7 +44,6 @@ async fn etcdctl_reads_the_records() {
         ];
         assert_eq!(keys, expected);
 
-        let record: Value = serde_json::from_str(&entries[2].value).unwrap();
         let expected = json!({
             "namespace": "dynamo",
             "component": "processor",
@@ -65,8 +73,7 @@ async fn python_calls_a_worker() {
     for version in Version::ALL {
         let servers = Servers::start(version).await;
         let worker = servers.worker(ENDPOINT).await;
-        let entries = read_all(&servers).await;
-        let record: Value = serde_json::from_str(&entries[2].value).unwrap();
+        let record = record(&read_all(&servers).await);
         let subject = record["transport"]["broker"].as_str().unwrap();
         let instance = format!("{:x}", record["instance_id"].as_u64().unwrap());
 
@@ -97,8 +104,7 @@ async fn python_calls_a_worker() {
 async fn python_is_told_what_is_wrong() {
     let servers = Servers::start(Version::Debian).await;
     let _worker = servers.worker(ENDPOINT).await;
-    let entries = read_all(&servers).await;
-    let record: Value = serde_json::from_str(&entries[2].value).unwrap();
+    let record = record(&read_all(&servers).await);
     let subject = record["transport"]["broker"].as_str().unwrap();
     let [_, headers] = python(&servers, &["call", subject, "{"]).await;
     assert_eq!(headers["Nats-Service-Error-Code"], "500");
@@ -130,7 +136,7 @@ async fn python_and_slipring_exchange_events() {
 
     let mut subscriber = events.subscribe().await.unwrap();
     let [] = python(&servers, &["publish", subject.as_str(), "{\"removed\": 3}"]).await;
-    let event = timeout(Duration::from_secs(30), subscriber.next()).await.unwrap().unwrap().unwrap();
+    let event = timeout(WAIT_MAX, subscriber.next()).await.unwrap().unwrap().unwrap();
     assert_eq!((event.data, event.publisher), (json!({ "removed": 3 }), None));
     assert!(runtime.stop().await.is_clean());
 }
@@ -140,6 +146,12 @@ struct Printed {
     key: String,
     value: String,
     lease: u64,
+}
+
+/// The record of the worker.
+fn record(entries: &[Printed]) -> Value {
+    let mut records = entries.iter().filter(|entry| entry.key.starts_with("dynamo/components/processor/"));
+    serde_json::from_str(&records.next().expect("the worker is registered").value).unwrap()
 }
 
 /// Everything in the store, as etcdctl prints it.

@@ -24,6 +24,16 @@ impl Linked {
         let world = MemoryWorld::with(Profile::etcd(), environment.clone());
         Self { world, link: Link::new(), environment }
     }
+
+    /// A store that waits for ever when the link is silent.
+    pub(crate) fn unbounded_discovery(&self) -> Arc<dyn Discovery> {
+        self.link.discovery(Arc::new(self.world.discovery()))
+    }
+
+    /// A broker that waits for ever when the link is silent.
+    pub(crate) fn unbounded_messaging(&self) -> Arc<dyn Messaging> {
+        self.link.messaging(Arc::new(self.world.messaging()))
+    }
 }
 
 #[async_trait]
@@ -33,13 +43,11 @@ impl Fixture for Linked {
     }
 
     async fn discovery(&self) -> Result<Option<Arc<dyn Discovery>>> {
-        let linked = self.link.discovery(Arc::new(self.world.discovery()));
-        Ok(Some(Arc::new(BoundedDiscovery(linked))))
+        Ok(Some(Arc::new(BoundedDiscovery(self.unbounded_discovery()))))
     }
 
     async fn messaging(&self) -> Result<Option<Arc<dyn Messaging>>> {
-        let linked = self.link.messaging(Arc::new(self.world.messaging()));
-        Ok(Some(Arc::new(BoundedMessaging(linked))))
+        Ok(Some(Arc::new(BoundedMessaging(self.unbounded_messaging()))))
     }
 
     fn can(&self, _: Action) -> bool {

@@ -1,10 +1,17 @@
 //! What is behind a link keeps all contracts: those of an open link, and those about a server that goes away.
 
+#![expect(clippy::unwrap_used, reason = "this is test code, its wrappers too")]
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use slipring_conformance::CASES;
+use slipring_sim::Latency;
 
 mod bounded;
+mod broken;
+mod broken_broker;
+mod broken_store;
 mod linked;
 
 use linked::Linked;
@@ -14,6 +21,16 @@ use linked::Linked;
 #[tokio::test(start_paused = true)]
 async fn a_link_keeps_all_contracts() {
     let report = slipring_conformance::run(Arc::new(Linked::new())).await;
+    report.assert_passed(&[]);
+    assert_eq!(report.passed().len(), CASES.len());
+}
+
+/// The whole kit passes through a link on which messages take their time, each another.
+#[tokio::test(start_paused = true)]
+async fn a_link_with_latency_keeps_all_contracts() {
+    let linked = Linked::new();
+    linked.link.set_latency(Latency::between(Duration::ZERO, Duration::from_millis(20)));
+    let report = slipring_conformance::run(Arc::new(linked)).await;
     report.assert_passed(&[]);
     assert_eq!(report.passed().len(), CASES.len());
 }

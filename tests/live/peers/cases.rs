@@ -9,7 +9,9 @@ use slipring::{
     Client, Context, DistributedRuntime, Fault, InstanceChange, LeaseState, MemoryWorld, Outcome, Serving,
     WatchState,
 };
+use slipring_core::Range;
 use slipring_servers::{Proxy, Version};
+use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use crate::backends::{Backends, TTL, WORK, etcd_at, eventually, nats_at, settings};
@@ -188,22 +190,39 @@ pub(super) async fn u11144_a_component_does_not_match_a_longer_name(version: Ver
 /// U13206: who follows the changes is told of an instance that died while etcd was away, once, and is not told
 /// that those that live were gone.
 pub(super) async fn u13206_a_removal_during_an_outage_is_reported(version: Version) {
+    removal_during_an_outage(version, async |_| {}).await;
+}
+
+/// D05: and so it is when the history of the outage was compacted, and a watch cannot go on where it was.
+pub(super) async fn d05_a_removal_that_was_compacted_is_reported(version: Version) {
+    let compact = async |backends: &Backends| {
+        let revision = backends.discovery().read(Range::All).await.unwrap().revision.to_string();
+        let endpoint = backends.etcd.as_ref().unwrap().endpoint();
+        let mut etcdctl = Command::new(version.program("etcdctl"));
+        etcdctl.env("ETCDCTL_API", "3").args(["--endpoints", &endpoint, "compact", &revision]);
+        assert!(etcdctl.status().await.unwrap().success());
+    };
+    removal_during_an_outage(version, compact).await;
+}
+
+async fn removal_during_an_outage(version: Version, meanwhile: impl AsyncFn(&Backends)) {
     let backends = Backends::memory().with_etcd(version).await;
     let (stays, _one) = worker(&backends).await;
-    let (dies, _two) = worker(&backends).await;
+    let (dies, two) = worker(&backends).await;
     let (caller, proxy) = distant_caller(&backends).await;
     let client = client(&caller).await;
     client.wait_for_instances(2, SOON).await.unwrap();
     let mut changes = client.instances();
     assert!(matches!(changes.next().await, InstanceChange::Snapshot(all) if all.len() == 2));
     proxy.cut();
-    let path = dies.endpoint(WORK).unwrap().path().instance(dies.instance_id());
-    drop(_two);
+    drop(two);
     eventually("it is gone from the store", async || backends.records().await.len() == 1).await;
+    meanwhile(&backends).await;
     assert_eq!(changes.len(), 2);
     proxy.mend();
     let change = timeout(SOON, changes.next()).await.unwrap();
-    assert!(matches!(&change, InstanceChange::Removed(gone) if gone.id() == path.id()), "{change:?}");
+    let is_told = matches!(&change, InstanceChange::Removed(gone) if gone.id() == dies.instance_id());
+    assert!(is_told, "{change:?}");
     let quiet = timeout(TTL, changes.next()).await;
     assert!(quiet.is_err(), "{quiet:?}");
     assert_eq!(client.call(&()).await.unwrap(), stays.instance_id());

@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use slipring_core::{Change, Commit, Discovery, DiscoveryExt, Effect, Range, Revision, Start, Txn};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::failure::{ensure, ensure_eq};
 use crate::follower::Follower;
-use crate::outage::{is_outage, restart, retried, store_is_back, store_is_missed};
+use crate::outage::{MOMENT, is_outage, restart, retried, store_is_back, store_is_missed};
 use crate::trial::{applied, bytes, fails, refused, revision, within};
 use crate::{Action, Failure, Trial, Verdict};
 
@@ -156,7 +156,8 @@ pub async fn stopped_store_refuses(trial: &Trial) -> Verdict {
     trial.note(format!("seven calls were refused in {:?}", began.elapsed()));
     trial.act(Action::Start).await?;
     store_is_back(&*store, trial).await?;
-    // What waits somewhere to be sent after all is sent before this.
+    // What somebody keeps to send it after all comes a moment later.
+    sleep(MOMENT).await;
     retried("a heartbeat", || store.keep_alive(lease)).await?;
     let mut left = store.list(&trial.prefix()).await?;
     left.retain(|entry| entry.key != trial.key("probe"));
@@ -193,7 +194,7 @@ pub async fn paused_store_is_noticed(trial: &Trial) -> Verdict {
     }
     trial.act(Action::Resume).await?;
     store_is_back(&*store, trial).await?;
-    retried("a write", || store.put(trial.key("marker"), bytes(""), None)).await?;
+    sleep(MOMENT).await;
     let happened = store.entry(&trial.key("k")).await?.is_some();
     let effect = put.err().map(|error| error.effect());
     ensure!(!happened || effect != Some(Effect::None), "a write with effect none has happened");

@@ -8,26 +8,30 @@ use slipring_core::{
     Subscriber, Subscription, async_trait,
 };
 
-/// How a broker is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BrokerFault {
-    QueueToAll,
-    TakesUndeclared,
-    SwallowsNoResponders,
-    LimitUnchecked,
-    HeadersUncounted,
-    DropsHeaders,
-    StopLoses,
-    SubscribesLate,
-    HidesLoss,
-    Reorders,
-    Duplicates,
-    GreedyWildcard,
-    CrossesReplies,
-    GivesUpEarly,
-    DeadlineWithoutEffect,
-    CloseClosesAll,
-    CloseIdle,
+faults! {
+    /// How a broker is broken.
+    BrokerFault {
+        QueueToAll,
+        TakesUndeclared,
+        SwallowsNoResponders,
+        LimitUnchecked,
+        HeadersUncounted,
+        DropsHeaders,
+        StopLoses,
+        SubscribesLate,
+        HidesLoss,
+        Reorders,
+        Duplicates,
+        GreedyWildcard,
+        CrossesReplies,
+        GivesUpEarly,
+        DeadlineWithoutEffect,
+        CloseClosesAll,
+        CloseIdle,
+        DeclaresNothing,
+        FlushWaits,
+        PublishNeedsReaders,
+    }
 }
 
 use BrokerFault::*;
@@ -61,6 +65,7 @@ impl Messaging for BrokenBroker {
         let can = self.inner.capabilities().await?;
         Ok(match self.fault {
             TakesUndeclared => can.with_wildcards(false).with_queue_groups(false),
+            DeclaresNothing => can.with_payload_bytes_max(0),
             LimitUnchecked | HeadersUncounted => can.with_payload_bytes_max(PAYLOAD_BYTES_MAX),
             _ => can,
         })
@@ -73,6 +78,7 @@ impl Messaging for BrokenBroker {
                 return Err(Error::payload_too_large(PAYLOAD_BYTES_MAX, message.payload.len()));
             }
             Duplicates => self.inner.publish(message.clone()).await?,
+            PublishNeedsReaders => return Err(Error::no_responders(message.subject.as_str())),
             _ => {}
         }
         self.inner.publish(message).await
@@ -142,6 +148,9 @@ impl Messaging for BrokenBroker {
     }
 
     async fn flush(&self) -> Result<()> {
+        if self.fault == FlushWaits {
+            return future::pending().await;
+        }
         self.inner.flush().await
     }
 

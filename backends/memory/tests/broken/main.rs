@@ -5,9 +5,24 @@
 
 use std::sync::Arc;
 
-use slipring_conformance::{Action, Fixture, Outcome, Suite};
+use slipring_conformance::{Action, CASES, Case, Fixture, Need, Outcome, Suite};
 use slipring_core::{Discovery, Environment, Messaging, Result, async_trait};
 use slipring_memory::Profile;
+
+/// Makes the list of the faults along with their names.
+macro_rules! faults {
+    ($(#[$doc:meta])* $name:ident { $($fault:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($fault),+
+        }
+
+        impl $name {
+            pub(crate) const ALL: &[Self] = &[$(Self::$fault),+];
+        }
+    };
+}
 
 mod broker;
 mod store;
@@ -63,16 +78,23 @@ impl Fixture for BrokenWorld {
     }
 }
 
+impl BrokenWorld {
+    async fn new(fault: Fault) -> Self {
+        let world = WorldFixture::of(Profile::exact());
+        let shared = match fault {
+            Fault::Broker(BrokerFault::CloseClosesAll) => world.messaging().await.unwrap(),
+            _ => None,
+        };
+        Self { world, fault, shared }
+    }
+}
+
 /// Checks that the case passes on a sound world, and fails on the broken one with this in its reason.
 async fn caught(fault: Fault, name: &str, expected: &str) {
-    let world = WorldFixture::of(Profile::exact());
     let suite = Suite::new().only(|case| case.name == name);
-    assert_eq!(suite.clone().run(world.clone()).await.passed(), [name], "on a sound world");
-    let shared = match fault {
-        Fault::Broker(BrokerFault::CloseClosesAll) => world.messaging().await.unwrap(),
-        _ => None,
-    };
-    let report = suite.run(Arc::new(BrokenWorld { world, fault, shared })).await;
+    let sound = WorldFixture::of(Profile::exact());
+    assert_eq!(suite.clone().run(sound).await.passed(), [name], "on a sound world");
+    let report = suite.run(Arc::new(BrokenWorld::new(fault).await)).await;
     let Outcome::Failed { reason } = &report.cases[0].outcome else { panic!("not caught: {report}") };
     assert!(reason.contains(expected), "caught for another reason than {expected:?}: {report}");
 }
@@ -308,6 +330,8 @@ async fn no_responders_swallowed() {
     broker(BrokerFault::SwallowsNoResponders, "m7_nobody_there", "expected the error").await;
     let inbox = "m7_no_responders_arrives_at_the_inbox";
     broker(BrokerFault::SwallowsNoResponders, inbox, "in vain for the broker's answer").await;
+    let stream = "end_of_a_reader_is_noticed";
+    broker(BrokerFault::SwallowsNoResponders, stream, "in vain for the writer to be told").await;
 }
 
 /// U9734: a payload limit that is not checked is caught.
@@ -350,12 +374,14 @@ async fn hidden_loss() {
 #[tokio::test(start_paused = true)]
 async fn reordered_messages() {
     broker(BrokerFault::Reorders, "m2_one_publisher_is_in_order", "in order, got").await;
+    broker(BrokerFault::Reorders, "stream_of_answers_is_whole", "the next item").await;
 }
 
 /// Delivering twice is caught.
 #[tokio::test(start_paused = true)]
 async fn duplicated_messages() {
     broker(BrokerFault::Duplicates, "m2_one_publisher_is_in_order", "in order, got").await;
+    broker(BrokerFault::Duplicates, "streams_do_not_mix", "the next item").await;
 }
 
 /// A `*` that matches several tokens is caught.
@@ -411,4 +437,87 @@ async fn a_panic_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_hang_is_a_failure() {
     store(StoreFault::Hangs, "snapshot_is_in_key_order", "not done after 120s").await;
+}
+
+/// A declaration that makes no sense is caught.
+#[tokio::test(start_paused = true)]
+async fn senseless_declaration() {
+    store(StoreFault::DeclaresNothing, "store_declares_what_it_can", "atomic_keys_max is 0").await;
+    broker(BrokerFault::DeclaresNothing, "broker_declares_what_it_can", "payloads of 0 bytes").await;
+}
+
+/// A write that is acknowledged and not executed is caught.
+#[tokio::test(start_paused = true)]
+async fn lost_writes() {
+    store(StoreFault::LosesPuts, "store_works_behind_pointers", "the value").await;
+}
+
+/// A key that is taken for a prefix is caught, by a read and by a watch.
+#[tokio::test(start_paused = true)]
+async fn key_taken_for_a_prefix() {
+    store(StoreFault::KeyIsPrefix, "key_range_is_one_key", "expected").await;
+    store(StoreFault::KeyIsPrefix, "w7_key_range_is_one_key", "the watch of").await;
+}
+
+/// A key that does not exist and is read as an empty value is caught.
+#[tokio::test(start_paused = true)]
+async fn absent_read_as_empty_value() {
+    store(StoreFault::AbsentIsEmpty, "absent_reads_as_empty", "expected").await;
+}
+
+/// Reading that moves the store is caught.
+#[tokio::test(start_paused = true)]
+async fn reads_move_the_store() {
+    store(StoreFault::ReadsMove, "k3_readers_do_not_move", "moved the revision").await;
+}
+
+/// A transaction that is refused because there was nothing to delete is caught.
+#[tokio::test(start_paused = true)]
+async fn missing_deletion_refuses() {
+    store(StoreFault::MissingRefuses, "missing_deletion_is_no_obstacle", "it was refused").await;
+}
+
+/// A flush that waits for something to flush is caught.
+#[tokio::test(start_paused = true)]
+async fn flush_waits_for_a_message() {
+    broker(BrokerFault::FlushWaits, "flush_of_nothing_resolves", "in vain for an empty flush").await;
+}
+
+/// A publish that fails because nobody listens is caught.
+#[tokio::test(start_paused = true)]
+async fn publish_needs_a_reader() {
+    broker(BrokerFault::PublishNeedsReaders, "nobody_needs_to_listen", "no_responders").await;
+}
+
+/// A lease that keeps a key which was deleted and created anew is caught.
+#[tokio::test(start_paused = true)]
+async fn deletion_keeps_the_lease() {
+    store(StoreFault::DeletionKeepsLease, "l4_deletion_detaches", "the key created anew").await;
+}
+
+/// There is no case that cannot fail: each is failed by a backend that does something, and does it wrong. (Those
+/// that take the server away have their own, behind a link of the simulator.)
+#[tokio::test(start_paused = true)]
+async fn each_case_catches_somebody() {
+    let works = |fault: &&StoreFault| !matches!(fault, StoreFault::Panics | StoreFault::Hangs);
+    let stores = StoreFault::ALL.iter().filter(works).map(|fault| Fault::Store(*fault)).collect();
+    let brokers = BrokerFault::ALL.iter().map(|fault| Fault::Broker(*fault)).collect();
+    for (half, faults) in [(Need::Discovery, stores), (Need::Messaging, brokers)] {
+        let faults: Vec<_> = faults;
+        for case in CASES.iter().filter(|case| case.needs.contains(&half)).filter(is_played_here) {
+            let mut caught = false;
+            for fault in &faults {
+                let suite = Suite::new().only(|other| other.name == case.name);
+                caught = !suite.run(Arc::new(BrokenWorld::new(*fault).await)).await.failed().is_empty();
+                if caught {
+                    break;
+                }
+            }
+            assert!(caught, "failed by nobody: {}", case.name);
+        }
+    }
+}
+
+fn is_played_here(case: &&Case) -> bool {
+    case.actions().all(|action| action == Action::Compact)
 }

@@ -9,44 +9,52 @@ use slipring_core::{
     LeaseId, Op, Range, Result, Revision, Snapshot, Start, Txn, Watch, async_trait,
 };
 
-/// How a store is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StoreFault {
-    LosesDeletions,
-    GapAfterBase,
-    OverlapsBase,
-    Reorders,
-    SplitsBatches,
-    SilentAboutFuture,
-    HidesCompaction,
-    NoProgress,
-    EndsSilently,
-    NoBoundary,
-    OutOfOrder,
-    FirstPageOnly,
-    SplitsTransactions,
-    IgnoresGuards,
-    RefusalIsSuccess,
-    IgnoresLostLease,
-    LimitsUnchecked,
-    NeverExpires,
-    ExpiresEarly,
-    HeartbeatIdle,
-    HeartbeatRevives,
-    HeartbeatMoves,
-    PutKeepsLease,
-    RevokeLeavesKeys,
-    ReadsOld,
-    FoldsCase,
-    TextOnly,
-    EmptyIsAbsent,
-    FalseProgress,
-    LastWatchOnly,
-    OneLeaseForAll,
-    ShorterTtl,
-    TakesZeroTtl,
-    Panics,
-    Hangs,
+faults! {
+    /// How a store is broken.
+    StoreFault {
+        LosesDeletions,
+        GapAfterBase,
+        OverlapsBase,
+        Reorders,
+        SplitsBatches,
+        SilentAboutFuture,
+        HidesCompaction,
+        NoProgress,
+        EndsSilently,
+        NoBoundary,
+        OutOfOrder,
+        FirstPageOnly,
+        SplitsTransactions,
+        IgnoresGuards,
+        RefusalIsSuccess,
+        IgnoresLostLease,
+        LimitsUnchecked,
+        NeverExpires,
+        ExpiresEarly,
+        HeartbeatIdle,
+        HeartbeatRevives,
+        HeartbeatMoves,
+        PutKeepsLease,
+        RevokeLeavesKeys,
+        ReadsOld,
+        FoldsCase,
+        TextOnly,
+        EmptyIsAbsent,
+        FalseProgress,
+        LastWatchOnly,
+        OneLeaseForAll,
+        ShorterTtl,
+        TakesZeroTtl,
+        Panics,
+        Hangs,
+        DeclaresNothing,
+        LosesPuts,
+        KeyIsPrefix,
+        AbsentIsEmpty,
+        ReadsMove,
+        MissingRefuses,
+        DeletionKeepsLease,
+    }
 }
 
 use StoreFault::*;
@@ -62,11 +70,20 @@ pub(crate) struct BrokenStore {
     last_watch: Mutex<Option<AbortHandle>>,
     /// The lease that was granted first.
     lease: Mutex<Option<Lease>>,
+    /// What was ever written under a lease.
+    leased: Mutex<Vec<(LeaseId, Key)>>,
 }
 
 impl BrokenStore {
     pub(crate) fn new(inner: Arc<dyn Discovery>, fault: StoreFault) -> Self {
-        Self { inner, fault, old: Mutex::default(), last_watch: Mutex::default(), lease: Mutex::default() }
+        Self {
+            inner,
+            fault,
+            old: Mutex::default(),
+            last_watch: Mutex::default(),
+            lease: Mutex::default(),
+            leased: Mutex::default(),
+        }
     }
 
     fn has(&self, fault: StoreFault) -> bool {
@@ -74,6 +91,11 @@ impl BrokenStore {
     }
 
     async fn snapshot(&self, range: Range) -> Result<Snapshot> {
+        if let (Range::Key(key), KeyIsPrefix) = (&range, self.fault) {
+            let mut all = self.inner.read(Range::All).await?;
+            all.entries.retain(|entry| entry.key.as_str().starts_with(key.as_str()));
+            return Ok(all);
+        }
         let Range::Prefix(prefix) = &range else { return self.inner.read(range).await };
         if !self.has(NoBoundary) {
             return self.inner.read(range).await;
@@ -126,6 +148,19 @@ impl BrokenStore {
                 });
                 Ok(Watch { base, events: events.boxed() })
             }
+            (KeyIsPrefix, Range::Key(key), _) => {
+                let key = key.clone();
+                let watch = self.inner.watch(Range::All, start).await?;
+                let begins = move |change: &Change| change.key().as_str().starts_with(key.as_str());
+                let events = watch.events.map(move |batch| {
+                    batch.map(|Batch { revision, mut changes }| {
+                        changes.retain(&begins);
+                        Batch { revision, changes }
+                    })
+                });
+                let base = Base::Snapshot(self.snapshot(range).await?);
+                Ok(Watch { base, events: events.boxed() })
+            }
             (SilentAboutFuture | HidesCompaction, _, Start::After(after)) => {
                 let open = self.inner.watch(range, start).await;
                 let events = match open {
@@ -143,7 +178,10 @@ impl BrokenStore {
 #[deny(clippy::missing_trait_methods)]
 impl Discovery for BrokenStore {
     async fn capabilities(&self) -> Result<DiscoveryCapabilities> {
-        let can = self.inner.capabilities().await?;
+        let mut can = self.inner.capabilities().await?;
+        if self.has(DeclaresNothing) {
+            can.atomic_keys_max = 0;
+        }
         let limited = can.with_value_bytes_max(2000).with_atomic_keys_max(8);
         Ok(if self.has(LimitsUnchecked) { limited } else { can })
     }
@@ -164,6 +202,13 @@ impl Discovery for BrokenStore {
                     entry.value = String::from_utf8_lossy(&entry.value).into_owned().into();
                 }
             }
+            AbsentIsEmpty if snapshot.entries.is_empty() => {
+                if let Range::Key(key) = range {
+                    let (value, modified) = (Default::default(), snapshot.revision);
+                    snapshot.entries.push(Entry { key, value, modified, lease: None });
+                }
+            }
+            ReadsMove => drop(self.inner.put(Key::new("reads")?, "".into(), None).await?),
             EmptyIsAbsent => snapshot.entries.retain(|entry| !entry.value.is_empty()),
             OutOfOrder => snapshot.entries.reverse(),
             FirstPageOnly => snapshot.entries.truncate(1000),
@@ -178,6 +223,22 @@ impl Discovery for BrokenStore {
             Hangs => return future::pending().await,
             SplitsTransactions => return self.split(txn).await,
             IgnoresGuards => txn.guards.clear(),
+            LosesPuts => txn.ops.retain(|op| matches!(op, Op::Delete { .. })),
+            MissingRefuses => {
+                for op in &txn.ops {
+                    if matches!(op, Op::Delete { .. }) && self.inner.entry(op.key()).await?.is_none() {
+                        return Ok(Commit::Refused);
+                    }
+                }
+            }
+            DeletionKeepsLease => {
+                let mut leased = self.leased.lock().unwrap();
+                for op in &txn.ops {
+                    if let Op::Put { key, lease: Some(lease), .. } = op {
+                        leased.push((*lease, key.clone()));
+                    }
+                }
+            }
             PutKeepsLease => txn = self.with_old_leases(txn).await?,
             FoldsCase => {
                 for op in &mut txn.ops {
@@ -274,6 +335,11 @@ impl Discovery for BrokenStore {
     async fn revoke(&self, lease: LeaseId) -> Result<()> {
         if self.has(RevokeLeavesKeys) {
             return Ok(());
+        }
+        let mut keys = self.leased.lock().unwrap().clone();
+        keys.retain(|(held, _)| *held == lease);
+        for (_, key) in keys {
+            self.inner.delete(key).await?;
         }
         self.inner.revoke(lease).await
     }

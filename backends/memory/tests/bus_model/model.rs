@@ -52,6 +52,7 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn publish(
         &mut self,
+        connection: usize,
         publish: u64,
         to: &str,
         reply: Option<&str>,
@@ -59,7 +60,14 @@ impl Model {
     ) {
         let anybody = self.interested(to).next().is_some();
         match reply {
-            Some(reply) if !anybody => self.deliver(reply, &Item::NoResponders(reply.to_owned()), seen),
+            Some(reply) if !anybody => {
+                let own = |s: &Subscribed| {
+                    s.live && s.connection == connection && s.queue.is_none() && matches(&s.pattern, reply)
+                };
+                if let Some(told) = self.subscriptions.iter_mut().find(|s| own(s)) {
+                    told.push(Item::NoResponders(reply.to_owned()));
+                }
+            }
             _ => self.deliver(to, &Item::Message(publish), seen),
         }
     }

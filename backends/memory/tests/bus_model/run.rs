@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use slipring_core::{Error, Message, Pattern, QueueGroup, Result, Subject, Subscription};
 use slipring_memory::{Bus, ConnectionId, SharedBus, SubscriptionId};
 
-use crate::model::{Item, Model, Subscribed};
+use crate::model::{Item, Model, Subscribed, matches};
 
 const CONNECTIONS: usize = 3;
 
@@ -67,6 +67,7 @@ pub(crate) struct Published {
 /// All that one subscription was and saw.
 #[derive(Debug)]
 pub(crate) struct Reading {
+    pub(crate) connection: usize,
     pub(crate) pattern: String,
     pub(crate) queue: Option<String>,
     pub(crate) subscribed: usize,
@@ -99,6 +100,24 @@ pub(crate) struct History {
     /// By the number of the publish.
     pub(crate) published: Vec<Published>,
     pub(crate) readings: Vec<Reading>,
+}
+
+impl History {
+    /// The subscriptions without a group, each with its number.
+    pub(crate) fn plain(&self) -> impl Iterator<Item = (usize, &Reading)> {
+        self.readings.iter().enumerate().filter(|(_, reading)| reading.queue.is_none())
+    }
+
+    /// Who has to be told if nobody is there for this: the publisher's oldest subscription to the reply subject.
+    pub(crate) fn told(&self, published: &Published) -> Option<usize> {
+        let reply = published.reply.as_ref()?;
+        let own = |(_, reading): &(usize, &Reading)| {
+            reading.connection == published.connection
+                && reading.live_at(published.step)
+                && matches(&reading.pattern, reply)
+        };
+        self.plain().find(own).map(|(at, _)| at)
+    }
 }
 
 /// Does the operations to a fresh bus and to the model, and compares the two after each.
@@ -165,6 +184,7 @@ impl Run {
             waiting: Vec::new(),
         });
         self.history.readings.push(Reading {
+            connection,
             pattern,
             queue,
             subscribed: self.step,
@@ -190,7 +210,7 @@ impl Run {
             let woken = before[at].is_empty() && !after[at].is_empty();
             assert_eq!(readable.contains(&self.ids[at]), woken, "who became readable is told, and only they");
         }
-        self.model.publish(number, to, reply, &|at| after[at].clone());
+        self.model.publish(connection, number, to, reply, &|at| after[at].clone());
         let (to, reply) = (to.to_owned(), reply.map(str::to_owned));
         self.history.published.push(Published { step: self.step, connection, to, reply });
     }

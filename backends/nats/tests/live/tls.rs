@@ -64,8 +64,7 @@ async fn works(config: Config) {
 }
 
 async fn fails(config: Config, words: &str) {
-    let broker = with(config.with_startup_timeout(std::time::Duration::from_millis(300)));
-    let error = within("the refusal", broker.capabilities()).await.unwrap_err();
+    let error = within("the refusal", publish(&with(config), "s", "x")).await.unwrap_err();
     assert_eq!(error.code(), "unavailable", "{error}");
     assert!(error.to_string().contains(words), "{error}");
 }
