@@ -1,4 +1,5 @@
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -21,15 +22,20 @@ pub(crate) trait Sink: Send + Sync + 'static {
 /// does; a task that empties it would cost every message one more change of tasks. Instead this is the *waker*
 /// of the subscription: the library calls it, in its own task, right after it has put a message into the buffer,
 /// and the message is taken out before the call returns.
+///
+/// A waker may be called while its own subscription is being polled, on the same thread even: then it only leaves
+/// word, and whoever polls does so once more.
 pub(crate) struct Tap<S> {
     source: Mutex<Option<Subscriber>>,
+    /// How often it was asked to look since nobody did.
+    asked: AtomicUsize,
     sink: S,
 }
 
 impl<S: Sink> Tap<S> {
     /// No source yet.
     pub(crate) fn new(sink: S) -> Arc<Self> {
-        Arc::new(Self { source: Mutex::new(None), sink })
+        Arc::new(Self { source: Mutex::new(None), asked: AtomicUsize::new(0), sink })
     }
 
     /// Where the messages go.
@@ -54,6 +60,20 @@ impl<S: Sink> Tap<S> {
     }
 
     fn drain(self: &Arc<Self>) {
+        let mut answered = 1;
+        if self.asked.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        loop {
+            self.take_all();
+            match self.asked.compare_exchange(answered, 0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(asked) => answered = asked,
+            }
+        }
+    }
+
+    fn take_all(self: &Arc<Self>) {
         let waker = Waker::from(self.clone());
         let mut context = Context::from_waker(&waker);
         let mut woken: Option<Waker> = None;

@@ -28,6 +28,33 @@ async fn m3_subscribe_is_proved() {
     }
 }
 
+/// A subscription that is made while messages pour in gets them: the message that arrives in the very moment in
+/// which it begins to look is neither overlooked nor in its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscriptions_begin_under_load() {
+    const ROUNDS: u32 = 200;
+    let server = Nats::start(Version::Newer).await;
+    let (one, other) = (connect(&server), connect(&server));
+    other.capabilities().await.unwrap();
+    let pouring = async {
+        loop {
+            publish(&other, "s", "x").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let subscribing = tokio::spawn(async move {
+        for _ in 0..ROUNDS {
+            let mut messages = subscribe(&one, "s").await;
+            assert_eq!(next(&mut messages).await, "x");
+        }
+    });
+    tokio::select! {
+        biased;
+        done = subscribing => done.unwrap(),
+        () = pouring => {}
+    }
+}
+
 /// What the server would lose silently, a subject with an empty token, cannot even be made.
 #[test]
 fn empty_tokens_are_refused() {
