@@ -70,26 +70,31 @@ async fn silence_loses_nothing() {
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
 }
 
-/// A silence in one direction holds back that direction alone.
+/// A silence in one direction holds back that direction alone, the news of an end included.
 #[tokio::test]
 async fn silence_may_be_of_one_direction() {
-    let proxy = echo().await;
-    let mut connection = TcpStream::connect(proxy.endpoint()).await.unwrap();
-    say(&mut connection, "a").await;
-    assert_eq!(hear(&mut connection).await.as_deref(), Some("a"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().to_string()).await;
+    let mut client = TcpStream::connect(proxy.endpoint()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
     for direction in [Direction::ToServer, Direction::ToClient] {
+        let (from, to, other_way) = match direction {
+            Direction::ToServer => (&mut client, &mut server, "from the server"),
+            Direction::ToClient => (&mut server, &mut client, "from the client"),
+        };
         proxy.silence_towards(direction);
-        say(&mut connection, "b").await;
-        assert_eq!(hear(&mut connection).await, None, "{direction:?}");
+        say(from, "held back").await;
+        assert_eq!(hear(to).await, None, "{direction:?}");
+        say(to, other_way).await;
+        assert_eq!(hear(from).await.as_deref(), Some(other_way), "{direction:?}");
         proxy.mend();
-        assert_eq!(hear(&mut connection).await.as_deref(), Some("b"), "{direction:?}");
+        assert_eq!(hear(to).await.as_deref(), Some("held back"), "{direction:?}");
     }
-    // Held towards the server: what the server had already sent still arrives, the end of the client does not.
     proxy.silence_towards(Direction::ToServer);
-    connection.shutdown().await.unwrap();
-    assert_eq!(hear(&mut connection).await, None);
+    client.shutdown().await.unwrap();
+    assert_eq!(hear(&mut server).await, None);
     proxy.mend();
-    assert_eq!(hear(&mut connection).await.as_deref(), Some(""));
+    assert_eq!(hear(&mut server).await.as_deref(), Some(""));
 }
 
 /// A reset ends what is connected and no more; a cut refuses new connections too, until it is mended.

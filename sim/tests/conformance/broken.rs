@@ -151,6 +151,19 @@ async fn lost_replies_break_nothing() {
     cuts.run(Arc::new(BrokenLinked { linked: Linked::new(), fault: LosesReplies })).await.assert_passed(&[]);
 }
 
+/// A case that fails while the server is away, or stands still, leaves it to the others as it found it.
+#[tokio::test(start_paused = true)]
+async fn a_failed_case_leaves_the_server_to_others() {
+    for (fault, failing) in
+        [(Store(AlwaysDoubts), "stopped_store_refuses"), (Unbounded, "paused_store_is_noticed")]
+    {
+        let after = "l9_lease_ids_are_fresh_after_a_restart";
+        let suite = Suite::new().only(|case| [failing, after].contains(&case.name));
+        let report = suite.run(Arc::new(BrokenLinked { linked: Linked::new(), fault })).await;
+        assert_eq!((report.failed(), report.passed()), (vec![failing], vec![after]), "{report}");
+    }
+}
+
 /// Each case that takes the server away is failed by somebody.
 #[test]
 fn each_case_catches_somebody() {

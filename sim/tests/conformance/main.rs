@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "this is test code, its wrappers too")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use slipring_conformance::CASES;
+use slipring_conformance::{CASES, Suite};
 use slipring_sim::Latency;
 
 mod bounded;
@@ -33,4 +34,19 @@ async fn a_link_with_latency_keeps_all_contracts() {
     let report = slipring_conformance::run(Arc::new(linked)).await;
     report.assert_passed(&[]);
     assert_eq!(report.passed().len(), CASES.len());
+}
+
+/// Each case that acts on its server may have one of its own: then one more is enough for all the others.
+#[tokio::test(start_paused = true)]
+async fn each_case_may_have_a_server() {
+    let servers = AtomicUsize::new(0);
+    let fixture = async || {
+        servers.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Linked::new())
+    };
+    let report = Suite::new().with_concurrent_max(8).run_each(fixture).await;
+    report.assert_passed(&[]);
+    assert_eq!(report.passed().len(), CASES.len());
+    let exclusive = CASES.iter().filter(|case| case.is_exclusive()).count();
+    assert_eq!(servers.into_inner(), exclusive + 1);
 }

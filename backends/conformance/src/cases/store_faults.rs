@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use slipring_core::{Change, Commit, Discovery, DiscoveryExt, Effect, Range, Revision, Start, Txn};
+use slipring_core::{Change, Commit, Discovery, DiscoveryExt, Effect, Error, Range, Revision, Start, Txn};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -174,31 +174,39 @@ pub async fn paused_store_is_noticed(trial: &Trial) -> Verdict {
     trial.act(Action::Pause).await?;
     let began = Instant::now();
     let calls = async {
-        let read = async { store.read(trial.prefix().into()).await.map(drop) };
-        let put = async { store.put(trial.key("k"), bytes("v"), None).await.map(drop) };
-        let watch = async { store.watch(trial.prefix().into(), Start::Snapshot).await.map(drop) };
-        let grant = async { store.grant(LONG).await.map(drop) };
-        let beat = async { store.keep_alive(lease).await.map(drop) };
-        tokio::join!(read, put, watch, grant, beat)
+        tokio::join!(
+            ended(began, store.read(trial.prefix().into())),
+            ended(began, store.put(trial.key("k"), bytes("v"), None)),
+            ended(began, store.watch(trial.prefix().into(), Start::Snapshot)),
+            ended(began, store.grant(LONG)),
+            ended(began, store.keep_alive(lease)),
+        )
     };
     let (read, put, watch, grant, beat) = within("calls to a server that stands still to end", calls).await?;
-    trial.note(format!("calls to a server that stands still ended after {:?}", began.elapsed()));
-    for (call, ended) in
-        [("read", &read), ("put", &put), ("watch", &watch), ("grant", &grant), ("beat", &beat)]
-    {
-        let ended = ended.as_ref().err();
+    let all = [("read", read), ("put", put.clone()), ("watch", watch), ("grant", grant), ("heartbeat", beat)];
+    for (call, (after, error)) in all {
         ensure!(
-            ended.is_some_and(is_outage),
-            "{call}: expected the end of a call without answer, got {ended:?}"
+            error.as_ref().is_some_and(is_outage),
+            "{call}: expected the end of a call without answer, got {error:?}"
         );
+        trial.note(format!("a {call} to a server that stands still ended after {after:?}"));
     }
     trial.act(Action::Resume).await?;
     store_is_back(&*store, trial).await?;
     sleep(MOMENT).await;
     let happened = store.entry(&trial.key("k")).await?.is_some();
-    let effect = put.err().map(|error| error.effect());
+    let effect = put.1.map(|error| error.effect());
     ensure!(!happened || effect != Some(Effect::None), "a write with effect none has happened");
     Ok(())
+}
+
+/// When a call ended, and with which error.
+async fn ended<T>(
+    began: Instant,
+    call: impl Future<Output = slipring_core::Result<T>>,
+) -> (Duration, Option<Error>) {
+    let error = call.await.err();
+    (began.elapsed(), error)
 }
 
 /// K8: over an outage too a race to create a key has at most one winner, and nobody is told that they won who
