@@ -161,7 +161,12 @@ impl Process {
     /// # Panics
     /// If it does not run.
     pub fn pause(&self) {
-        self.running().signal(Signal::STOP);
+        let running = self.running();
+        running.signal(Signal::STOP);
+        // The signal is on its way when it has been sent: one thread may still answer meanwhile.
+        while !running.stands_still() {
+            std::thread::yield_now();
+        }
     }
 
     /// SIGCONT: it goes on. No-op if it was not paused.
@@ -213,6 +218,15 @@ impl Running {
     fn has_ended(&mut self) -> bool {
         // Reaps it, so the watchdog must not strike any more; it only does once this process is gone.
         self.child.0.try_wait().expect("it is our child").is_some()
+    }
+
+    /// Is every thread of it stopped, or is it gone? Its state stands behind the name, which is in parentheses.
+    fn stands_still(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else { return true };
+        threads.flatten().all(|thread| {
+            let text = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            text.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['T', 'Z', 'X']))
+        })
     }
 
     fn signal(&self, signal: Signal) {
