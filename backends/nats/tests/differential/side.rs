@@ -17,7 +17,7 @@ use crate::step::Wanted;
 /// How long a message may take that has to come.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long a request waits for an answer that does not come.
-const REQUEST_MAX: Duration = Duration::from_millis(50);
+const REQUEST_MAX: Duration = Duration::from_millis(150);
 /// How long a request waits for an answer that comes.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Marks what wants an answer.
