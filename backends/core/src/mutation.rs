@@ -52,7 +52,6 @@ mutations! {
     CompactionIsSilent, "compaction_is_silent", "a watch behind the compaction goes on without a word";
     DeletionsAreNotTold, "deletions_are_not_told", "watches are not told of what is deleted";
     SlowWatchSkips, "slow_watch_skips", "a watch that is behind is given the newest revision only";
-    EventsOfTxnReordered, "events_of_txn_reordered", "a watch shows the changes of a revision in reverse order";
     // The bus.
     FanOutMissesOne, "fan_out_misses_one", "of several subscribers the last gets nothing";
     GroupGetsAll, "group_gets_all", "every member of a queue group gets each message";
@@ -63,7 +62,6 @@ mutations! {
     // The keeper of the lease.
     DeadlineFromAnswer, "deadline_from_answer", "a lease is believed in from the answer to a heartbeat on, not from its sending";
     NoMargin, "no_margin", "a lease is believed in to the last moment";
-    LateAnswerCounts, "late_answer_counts", "an answer that comes after the deadline brings the lease back";
     BeatsAreSlow, "beats_are_slow", "heartbeats come late: after nine tenths of the time";
     LossIsIgnored, "loss_is_ignored", "a heartbeat that is told that its lease is gone goes on";
     SleepIsIgnored, "sleep_is_ignored", "a suspended machine believes in its lease";
@@ -71,6 +69,7 @@ mutations! {
     LateGrantIsHeld, "late_grant_is_held", "a lease that is granted after its end is held";
     // The registrar.
     NotRegisteredAgain, "not_registered_again", "records do not move to a new lease";
+    RecordsHaveNoLease, "records_have_no_lease", "a record does not end with the lease of its owner";
     WritesAreNotFenced, "writes_are_not_fenced", "a delayed write of an earlier epoch is applied";
     DoubtIsSuccess, "doubt_is_success", "a write whose outcome is unknown counts as done";
     ChecksAreBlind, "checks_are_blind", "a record that was deleted behind its owner's back stays away";
@@ -80,7 +79,7 @@ mutations! {
     BreakEmptiesView, "break_empties_view", "a broken watch empties the view";
     SilenceIsIgnored, "silence_is_ignored", "a watch that fell silent is not opened again";
     BrokenWatchIsLeft, "broken_watch_is_left", "a watch that ended is not opened again";
-    ResumeGoesBack, "resume_goes_back", "a resumed watch begins one revision late";
+    MirrorSkipsOne, "mirror_skips_one", "a shared watch goes on one revision too late";
     IdentityIsIgnored, "identity_is_ignored", "a store that was replaced is taken for the old one";
     WatchPerClient, "watch_per_client", "each client opens a watch of its own";
     // Clients and servings.
@@ -88,7 +87,6 @@ mutations! {
     DeadlineIsForgotten, "deadline_is_forgotten", "a call waits for its answer beyond its deadline";
     GoneIsCalled, "gone_is_called", "a removed instance is still called";
     FenceIsOpen, "fence_is_open", "an exclusive owner serves without its lease";
-    RefusesAtOnce, "refuses_at_once", "a stop refuses requests before its record is gone";
     DrainIsSkipped, "drain_is_skipped", "a stop cancels the requests in flight";
     CallIsLeaked, "call_is_leaked", "a call that ended stays in the table";
     // The adapter to etcd.
