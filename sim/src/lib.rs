@@ -68,6 +68,8 @@ mod schedule;
 mod setup;
 mod shape;
 mod trace;
+#[cfg(feature = "turmoil")]
+pub mod turmoil;
 mod world;
 
 pub use environment::SimEnvironment;
