@@ -1,5 +1,7 @@
 //! What happened in a run, as data.
 
+mod line;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot, Subject};
 use slipring_memory::store::{LeaseEnd, StoreEvent};
 
+pub(crate) use self::line::REST_FROM;
 use crate::Fault;
 
 /// All that happened in a run, in order. The events of the store are its commit order, so a checker is a
@@ -154,15 +157,6 @@ impl History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.moments.iter().try_for_each(|moment| writeln!(f, "{moment}"))
-    }
-}
-
-/// Four columns: seconds, who, the kind of event, and the rest.
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (self.at.as_secs(), self.at.subsec_micros());
-        write!(f, "{seconds:>6}.{micros:06} {:<10} {:<8} ", self.node, self.event.kind())?;
-        self.event.write(f)
     }
 }
 

@@ -60,6 +60,7 @@ mod latency;
 mod link;
 mod network;
 mod pace;
+pub mod picture;
 mod random;
 mod run;
 mod schedule;
