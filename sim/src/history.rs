@@ -42,6 +42,8 @@ pub enum Event {
     Began,
     /// A node's life ended.
     Died(Death),
+    /// A node was given an operation.
+    Asked(String),
     /// A fault struck.
     Struck(Fault),
     /// A fault that lasts is over.
@@ -148,6 +150,11 @@ impl History {
         &self.moments
     }
 
+    /// When the last event happened.
+    pub(crate) fn last_time(&self) -> Duration {
+        self.moments.last().map(|moment| moment.at).unwrap_or_default()
+    }
+
     pub(crate) fn push(&mut self, moment: Moment) {
         self.moments.push(moment);
     }
@@ -168,6 +175,7 @@ impl Event {
             Self::Fact(_) => "fact",
             Self::Began => "begin",
             Self::Died(_) => "die",
+            Self::Asked(_) => "ask",
             Self::Struck(_) => "fault",
             Self::Healed(_) => "heal",
             Self::Panicked { .. } => "panic",
@@ -194,7 +202,7 @@ impl Event {
 
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Note(text) => write!(f, "{}", text.escape_debug()),
+            Self::Note(text) | Self::Asked(text) => write!(f, "{}", text.escape_debug()),
             Self::Fact(fact) => write!(f, "{fact:?}"),
             Self::Began => f.write_str("alive"),
             Self::Died(death) => write!(f, "{death}"),

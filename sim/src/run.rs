@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use slipring_memory::Profile;
@@ -46,6 +47,20 @@ pub struct Report {
 /// # Panics
 /// As [`run`].
 pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(World)) -> Report {
+    let (report, panic) = attempt(seed, setup, scenario);
+    if let Some((_, what)) = panic {
+        let trace = Trace::from(&report.history);
+        panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
+    }
+    report
+}
+
+/// [`simulate`], with when the scenario ended in a panic and what it said, if it did.
+pub(crate) fn attempt(
+    seed: u64,
+    setup: impl Into<Setup>,
+    scenario: impl AsyncFnOnce(World),
+) -> (Report, Option<(Duration, String)>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -54,11 +69,8 @@ pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(W
     runtime.block_on(async {
         let world = World::with(seed, setup);
         let run = AssertUnwindSafe(scenario(world.clone())).catch_unwind().await;
-        if let Err(panic) = run {
-            let (what, trace) = (panic_text(&*panic), world.trace());
-            panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
-        }
-        world.finish().await
+        let panic = run.err().map(|panic| (world.elapsed(), panic_text(&*panic).to_owned()));
+        (world.finish().await, panic)
     })
 }
 
