@@ -1,6 +1,7 @@
 //! What happened in a run, as data.
 
 mod difference;
+mod line;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot, 
 use slipring_memory::store::{LeaseEnd, StoreEvent};
 
 pub use self::difference::Difference;
+pub(crate) use self::line::REST_FROM;
 use crate::Fault;
 use crate::random::Fnv;
 
@@ -197,15 +199,6 @@ impl History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.moments.iter().try_for_each(|moment| writeln!(f, "{moment}"))
-    }
-}
-
-/// Four columns: seconds, who, the kind of event, and the rest.
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (self.at.as_secs(), self.at.subsec_micros());
-        write!(f, "{seconds:>6}.{micros:06} {:<10} {:<8} ", self.node, self.event.kind())?;
-        self.event.write(f)
     }
 }
 

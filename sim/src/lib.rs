@@ -62,6 +62,7 @@ mod link;
 mod network;
 mod operation;
 mod pace;
+pub mod picture;
 mod random;
 mod run;
 mod scenario;
