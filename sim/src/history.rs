@@ -49,6 +49,8 @@ pub enum Event {
     Began,
     /// A node's life ended.
     Died(Death),
+    /// A node was given an operation.
+    Asked(String),
     /// A fault struck.
     Struck(Fault),
     /// A fault that lasts is over.
@@ -155,6 +157,11 @@ impl History {
         &self.moments
     }
 
+    /// When the last event happened.
+    pub(crate) fn last_time(&self) -> Duration {
+        self.moments.last().map(|moment| moment.at).unwrap_or_default()
+    }
+
     /// A number for all that happened, which is another one if anything of the [trace](crate::Trace) is. The
     /// same on every machine and by every compiler.
     pub fn hash(&self) -> u64 {
@@ -210,6 +217,7 @@ impl Event {
             Self::Fact(_) => "fact",
             Self::Began => "begin",
             Self::Died(_) => "die",
+            Self::Asked(_) => "ask",
             Self::Struck(_) => "fault",
             Self::Healed(_) => "heal",
             Self::Panicked { .. } => "panic",
@@ -236,7 +244,7 @@ impl Event {
 
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Note(text) => write!(f, "{}", text.escape_debug()),
+            Self::Note(text) | Self::Asked(text) => write!(f, "{}", text.escape_debug()),
             Self::Fact(fact) => write!(f, "{fact:?}"),
             Self::Began => f.write_str("alive"),
             Self::Died(death) => write!(f, "{death}"),

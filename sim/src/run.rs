@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use slipring_memory::Profile;
@@ -67,6 +68,20 @@ pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World
 }
 
 fn run_once(seed: u64, setup: Setup, scenario: &impl AsyncFn(World)) -> Report {
+    let (report, panic) = attempt(seed, setup, scenario);
+    if let Some((_, what)) = panic {
+        let trace = Trace::from(&report.history);
+        panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
+    }
+    report
+}
+
+/// One run, with when the scenario ended in a panic and what it said, if it did.
+pub(crate) fn attempt(
+    seed: u64,
+    setup: impl Into<Setup>,
+    scenario: impl AsyncFnOnce(World),
+) -> (Report, Option<(Duration, String)>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -75,11 +90,8 @@ fn run_once(seed: u64, setup: Setup, scenario: &impl AsyncFn(World)) -> Report {
     runtime.block_on(async {
         let world = World::with(seed, setup);
         let run = AssertUnwindSafe(scenario(world.clone())).catch_unwind().await;
-        if let Err(panic) = run {
-            let (what, trace) = (panic_text(&*panic), world.trace());
-            panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
-        }
-        world.finish().await
+        let panic = run.err().map(|panic| (world.elapsed(), panic_text(&*panic).to_owned()));
+        (world.finish().await, panic)
     })
 }
 

@@ -13,7 +13,7 @@ use slipring_memory::MemoryWorld;
 use slipring_memory::store::Saved;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use self::node::Node;
 use self::servers::Servers;
@@ -46,6 +46,8 @@ struct Shared {
     saved: Mutex<Option<Saved>>,
     broker: Arc<SimEnvironment>,
     clock: Mutex<Task>,
+    /// When the schedule is over, if one is played.
+    plays_until: Mutex<Option<Instant>>,
 }
 
 /// Where one node lives after the other.
@@ -86,6 +88,7 @@ impl World {
                 saved: Mutex::default(),
                 broker,
                 clock,
+                plays_until: Mutex::default(),
             }),
         }
     }
@@ -142,6 +145,11 @@ impl World {
     pub fn history(&self) -> History {
         self.catch_up();
         self.shared.log.snapshot()
+    }
+
+    /// Virtual time since the world began.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.log.elapsed()
     }
 
     /// What happened since this was last called, or since the beginning; the world forgets it. For long runs,
