@@ -147,6 +147,11 @@ impl History {
         &self.moments
     }
 
+    /// When the last event happened.
+    pub(crate) fn last_time(&self) -> Duration {
+        self.moments.last().map(|moment| moment.at).unwrap_or_default()
+    }
+
     pub(crate) fn push(&mut self, moment: Moment) {
         self.moments.push(moment);
     }

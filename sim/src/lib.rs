@@ -70,6 +70,8 @@ mod schedule;
 mod setup;
 mod shape;
 mod trace;
+#[cfg(feature = "turmoil")]
+pub mod turmoil;
 mod world;
 
 pub use environment::SimEnvironment;
