@@ -91,7 +91,8 @@ fn obey(order: &Order<'_>) -> Done {
 /// A line for each scenario: its name first.
 fn list(scenarios: &[Scenario], out: &mut impl Write) -> Done {
     let width = scenarios.iter().map(|scenario| scenario.name().len()).max().unwrap_or(0);
-    let lines = scenarios.iter().map(|scenario| format!("{:<width$}  {}\n", scenario.name(), scenario.shows()));
+    let lines =
+        scenarios.iter().map(|scenario| format!("{:<width$}  {}\n", scenario.name(), scenario.shows()));
     out.write_all(lines.collect::<String>().as_bytes())?;
     Ok(Verdict::Kept)
 }
@@ -146,7 +147,9 @@ mod tests {
     #[test]
     fn bad_lists_are_refused() {
         assert_eq!(check_names(&named(&["lease_expiry", "u3493_heals"])), Ok(()));
-        for (names, culprit) in [(&["a", "b", "a"][..], "name a"), (&["Lease"], "Lease"), (&[""], "\"\""), (&["1"], "1")] {
+        for (names, culprit) in
+            [(&["a", "b", "a"][..], "name a"), (&["Lease"], "Lease"), (&[""], "\"\""), (&["1"], "1")]
+        {
             let problem = check_names(&named(names)).unwrap_err();
             assert!(problem.contains(culprit), "{problem} does not name {culprit}");
         }

@@ -53,12 +53,7 @@ pub(super) fn tell_briefly(run: &Run<'_>, outcome: &Outcome, out: &mut impl Writ
 }
 
 /// One after the other, each part of the schedule is taken away.
-fn tell_causes(
-    run: &Run<'_>,
-    outcome: &Outcome,
-    first: &Violation,
-    out: &mut impl Write,
-) -> io::Result<()> {
+fn tell_causes(run: &Run<'_>, outcome: &Outcome, first: &Violation, out: &mut impl Write) -> io::Result<()> {
     let parts = outcome.schedule.parts();
     if parts.is_empty() {
         return writeln!(out, "\nNothing was asked of anybody, and nothing went wrong before.");

@@ -25,8 +25,9 @@ pub(super) fn shrink(order: &Shrink<'_>, out: &mut impl Write) -> Done {
         return Ok(Verdict::Kept);
     };
     let smallest = quietly(|| scenario.shrink_on(engine, seed, &outcome.schedule, first.invariant));
-    let [before, after] = [&outcome.schedule, &smallest]
-        .map(|schedule| format!("{} operations and {} faults", schedule.operations().len(), schedule.faults().len()));
+    let [before, after] = [&outcome.schedule, &smallest].map(|schedule| {
+        format!("{} operations and {} faults", schedule.operations().len(), schedule.faults().len())
+    });
     writeln!(out, "{}, seed {seed}, breaks {} with {before}; {after} do:", scenario.name(), first.invariant)?;
     match &order.out {
         None => {

@@ -1,0 +1,4 @@
+use slipring_sim::Scenario;
+pub(crate) fn all() -> Vec<Scenario> {
+    Vec::new()
+}
