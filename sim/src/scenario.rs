@@ -8,9 +8,8 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::check::{Violation, check};
 use crate::history::Event;
-use crate::random::hash_bytes;
 use crate::run::attempt;
-use crate::{Report, Schedule, Setup, Shape, Trace, World};
+use crate::{Report, Schedule, Setup, Shape, World};
 
 /// A story of some nodes in a [`World`], with all that it takes to run it under any seed, to judge the run, and
 /// to make a failing run small. Clones are the same; threads may run one at once.
@@ -184,7 +183,7 @@ impl Scenario {
             (self.story)(world).await;
         });
         let violations = self.judge(&report, panic);
-        let hash = hash_bytes(Trace::from(&report.history).as_str().as_bytes());
+        let hash = report.hash();
         Outcome { seed, schedule, report, violations, hash }
     }
 
