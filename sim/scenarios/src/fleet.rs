@@ -8,7 +8,7 @@ use slipring::record::Record;
 use slipring::{
     Client, Context, DistributedRuntime, Endpoint, Fault as Refusal, Serving, Settings, WatchState,
 };
-use slipring_core::Environment;
+use slipring_core::{Environment, EnvironmentExt};
 use slipring_memory::Profile;
 use slipring_sim::{Latency, Node, Setup, World};
 use tokio::time::{Instant, sleep};
@@ -18,6 +18,8 @@ pub(crate) const TTL: Duration = Duration::from_secs(6);
 
 /// The endpoint that the workers serve.
 pub(crate) const WORK: &str = "fleet/worker/work";
+/// One that is called almost the same.
+const NEIGHBOUR: &str = "fleet/worker2/work";
 
 /// How long it may take, when all faults are over, until everybody agrees on who is there: a lease that runs
 /// out, a watch that is silent and has to be given up, and some failed attempts.
@@ -40,6 +42,8 @@ pub(crate) fn setup() -> Setup {
 #[derive(Clone)]
 pub(crate) struct Fleet {
     settings: Settings,
+    /// How long callers wait between two calls, at most.
+    pause_max: Duration,
     state: Arc<Mutex<State>>,
 }
 
@@ -55,6 +59,7 @@ struct State {
 struct Worker {
     node: Node,
     runtime: DistributedRuntime,
+    /// Does it serve [`WORK`]?
     serves: bool,
 }
 
@@ -86,7 +91,13 @@ impl Fleet {
         settings.lease_ttl = TTL;
         settings.mutation = world.setup().profile.mutation;
         change(&mut settings);
-        Self { settings, state: Arc::default() }
+        Self { settings, pause_max: Duration::from_secs(1), state: Arc::default() }
+    }
+
+    /// With callers that wait up to this long between two calls.
+    pub(crate) fn with_pause_max(mut self, pause: Duration) -> Self {
+        self.pause_max = pause;
+        self
     }
 
     /// Starts a worker in each life of a node: it serves [`WORK`], and answers with its instance id after as
@@ -94,10 +105,18 @@ impl Fleet {
     pub(crate) fn worker(&self, world: &World, name: &str) {
         let fleet = self.clone();
         self.state().names.insert(name.to_owned());
-        world.spawn_node(name, move |node| fleet.clone().work(node));
+        world.spawn_node(name, move |node| fleet.clone().work(node, WORK));
+    }
+
+    /// A worker that serves another endpoint, whose name begins as that of [`WORK`] does.
+    pub(crate) fn neighbour(&self, world: &World, name: &str) {
+        let fleet = self.clone();
+        self.state().names.insert(name.to_owned());
+        world.spawn_node(name, move |node| fleet.clone().work(node, NEIGHBOUR));
     }
 
     /// Starts a caller in each life of a node. It calls whoever there is, again and again, one call at a time.
+    /// Asked to `look`, it makes a client more, which shares its watcher; asked to `forget`, it drops one.
     pub(crate) fn caller(&self, world: &World, name: &str) {
         let fleet = self.clone();
         self.state().names.insert(name.to_owned());
@@ -144,33 +163,26 @@ impl Fleet {
         self.state().workers.get(name).map(|worker| worker.runtime.clone())
     }
 
-    /// A client more on a caller, from the watcher that its other clients share.
-    pub(crate) async fn another_client(&self, caller: &str) {
-        let found =
-            self.state().callers.get(caller).map(|caller| (caller.node.clone(), caller.runtime.clone()));
-        let Some((node, runtime)) = found else { return };
-        if let Ok(client) = work_at(&runtime).client::<u64, u64>().await {
-            if let Some(caller) = self.state().callers.get_mut(caller)
-                && caller.node.name() == node.name()
-            {
-                caller.clients.push(client);
-            }
-        }
+    /// How many watches the callers' runtimes have.
+    pub(crate) fn watchers(&self) -> Vec<usize> {
+        self.state().callers.values().map(|caller| caller.runtime.registry().watchers()).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the lock")
     }
 
-    async fn work(self, node: Node) {
+    async fn work(self, node: Node, endpoint: &'static str) {
         let name = first_name(&node);
         let runtime = self.start(&node).await;
-        let mut serving = Some(serve(&node, &work_at(&runtime)).await);
-        let worker = Worker { node: node.clone(), runtime: runtime.clone(), serves: true };
+        let endpoint = runtime.endpoint(endpoint).expect("it is a reference");
+        let mut serving = Some(serve(&node, &endpoint).await);
+        let is_work = endpoint.path().reference().to_string() == WORK;
+        let worker = Worker { node: node.clone(), runtime, serves: is_work };
         self.state().workers.insert(name.clone(), worker);
         let serves = |serves| {
             if let Some(worker) = self.state().workers.get_mut(&name) {
-                worker.serves = serves;
+                worker.serves = serves && is_work;
             }
         };
         loop {
@@ -181,7 +193,7 @@ impl Fleet {
                     node.note(format_args!("left, clean: {}", report.is_clean()));
                 }
                 ("join", None) => {
-                    serving = Some(serve(&node, &work_at(&runtime)).await);
+                    serving = Some(serve(&node, &endpoint).await);
                     serves(true);
                 }
                 (_, as_before) => serving = as_before,
@@ -192,26 +204,36 @@ impl Fleet {
     async fn call(self, node: Node) {
         let name = first_name(&node);
         let runtime = self.start(&node).await;
-        let endpoint = work_at(&runtime);
-        let client = loop {
-            match endpoint.client::<u64, u64>().await {
-                Ok(client) => break client,
-                Err(error) => failed(&node, "client", &error).await,
-            }
-        };
+        let client = client(&node, &runtime).await;
         let (clients, tally) = (vec![client.clone()], Tally::default());
-        let caller = Caller { node: node.clone(), runtime, clients, tally };
+        let caller = Caller { node: node.clone(), runtime: runtime.clone(), clients, tally };
         self.state().callers.insert(name.clone(), caller);
+        node.environment().start("looking", self.clone().look(node.clone(), runtime)).detach();
         loop {
             let environment = node.environment();
-            let [pause, work] = ["pause", "work"].map(|purpose| environment.random(purpose) % 1_000);
-            sleep(Duration::from_millis(pause)).await;
-            let answer = client.call(&(work / 4)).await;
+            let pause_ms = u64::try_from(self.pause_max.as_millis()).unwrap_or(u64::MAX).max(1);
+            sleep(Duration::from_millis(environment.random("pause") % pause_ms)).await;
+            let answer = client.call(&(environment.random("work") % 250)).await;
             if let Some(caller) = self.state().callers.get_mut(&name) {
                 match answer {
                     Ok(_) => caller.tally.answered += 1,
                     Err(error) => *caller.tally.failed.entry(error.code()).or_default() += 1,
                 }
+            }
+        }
+    }
+
+    /// Has as many clients as it is told.
+    async fn look(self, node: Node, runtime: DistributedRuntime) {
+        let name = first_name(&node);
+        loop {
+            let asked = node.operation().await;
+            let more = if asked == "look" { Some(client(&node, &runtime).await) } else { None };
+            let mut state = self.state();
+            let Some(caller) = state.callers.get_mut(&name) else { continue };
+            caller.clients.extend(more);
+            if asked == "forget" && caller.clients.len() > 1 {
+                caller.clients.pop();
             }
         }
     }
@@ -274,15 +296,12 @@ impl Fleet {
     }
 }
 
-/// The instances that are registered in the store.
+/// The instances of [`WORK`] that are registered in the store.
 pub(crate) fn stored(world: &World) -> BTreeSet<u64> {
     let entries = world.memory().entries().entries;
     let records = entries.iter().filter_map(|entry| Record::decode(&entry.key, &entry.value).ok());
-    records.map(|record| record.instance.id()).collect()
-}
-
-fn work_at(runtime: &DistributedRuntime) -> Endpoint {
-    runtime.endpoint(WORK).expect("it is a reference")
+    let of_work = records.filter(|record| record.endpoint().reference().to_string() == WORK);
+    of_work.map(|record| record.instance.id()).collect()
 }
 
 /// The name that all lives of a node share.
@@ -295,6 +314,16 @@ async fn serve(node: &Node, endpoint: &Endpoint) -> Serving {
         match endpoint.serve_unary(answer).await {
             Ok(serving) => return serving,
             Err(error) => failed(node, "serve", &error).await,
+        }
+    }
+}
+
+async fn client(node: &Node, runtime: &DistributedRuntime) -> Client<u64, u64> {
+    let endpoint = runtime.endpoint(WORK).expect("it is a reference");
+    loop {
+        match endpoint.client().await {
+            Ok(client) => return client,
+            Err(error) => failed(node, "client", &error).await,
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) struct Run<'a> {
 pub(super) struct Replay<'a> {
     pub(super) run: Run<'a>,
     pub(super) trace: Option<PathBuf>,
+    pub(super) html: Option<PathBuf>,
 }
 
 /// One seed, and where the smaller schedule goes.
@@ -101,7 +102,8 @@ fn order<'a>(scenarios: &'a [Scenario], matches: &ArgMatches) -> io::Result<Orde
             Order::Explore(Explore { scenarios, seeds, engine, jobs })
         }
         Some(("replay", given)) => {
-            Order::Replay(Replay { run: run(scenarios, given)?, trace: given.get_one("trace").cloned() })
+            let (trace, html) = (given.get_one("trace").cloned(), given.get_one("html").cloned());
+            Order::Replay(Replay { run: run(scenarios, given)?, trace, html })
         }
         Some(("shrink", given)) => {
             Order::Shrink(Shrink { run: run(scenarios, given)?, out: given.get_one("out").cloned() })
@@ -182,7 +184,8 @@ fn grammar(scenarios: &[Scenario]) -> Command {
         one("replay")
             .about("Runs one seed, and says what happened")
             .arg(schedule.clone())
-            .arg(file("trace", "Where the trace goes, a line for each event")),
+            .arg(file("trace", "Where the trace goes, a line for each event"))
+            .arg(file("html", "Where a picture of the run goes, for a browser")),
         one("shrink")
             .about("Looks for the smallest schedule under which a seed breaks the same promise")
             .arg(schedule)

@@ -5,12 +5,18 @@ use std::path::Path;
 use super::arguments::{Replay, Run, Shrink};
 use super::{Done, Verdict, account, quietly};
 use crate::Trace;
+use crate::picture::Picture;
 
 /// Runs a seed, keeps what is to be kept of it, and tells of it.
 pub(super) fn replay(order: &Replay<'_>, out: &mut impl Write) -> Done {
     let outcome = order.run.outcome();
     if let Some(path) = &order.trace {
         write(path, Trace::from(&outcome.report.history).as_str())?;
+    }
+    if let Some(path) = &order.html {
+        let title = format!("{}, seed {}", order.run.scenario.name(), outcome.seed);
+        let picture = Picture::new(&outcome.report.history).with_violations(&outcome.violations);
+        write(path, &picture.with_title(title).with_reproduction(order.run.line()).to_html())?;
     }
     account::tell(&order.run, &outcome, out)?;
     Ok(Verdict::of(!outcome.violations.is_empty()))
