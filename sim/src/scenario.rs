@@ -179,6 +179,12 @@ impl Scenario {
 
     /// Runs a seed with another schedule: a smaller one, or one from a file.
     pub fn replay(&self, seed: u64, schedule: Schedule) -> Outcome {
+        self.replay_on(Engine::Fast, seed, schedule)
+    }
+
+    /// [`replay`](Self::replay) on an engine.
+    pub fn replay_on(&self, engine: Engine, seed: u64, schedule: Schedule) -> Outcome {
+        let Engine::Fast = engine;
         let played = schedule.clone();
         let (report, panic) = attempt(seed, self.setup.clone(), async |world: World| {
             world.play(played);
@@ -191,7 +197,12 @@ impl Scenario {
 
     /// The smallest schedule found under which a seed still breaks `invariant`; see [`Schedule::shrink`].
     pub fn shrink(&self, seed: u64, schedule: &Schedule, invariant: &str) -> Schedule {
-        schedule.shrink(|schedule| self.replay(seed, schedule.clone()).breaks(invariant))
+        self.shrink_on(Engine::Fast, seed, schedule, invariant)
+    }
+
+    /// [`shrink`](Self::shrink) on an engine.
+    pub fn shrink_on(&self, engine: Engine, seed: u64, schedule: &Schedule, invariant: &str) -> Schedule {
+        schedule.shrink(|schedule| self.replay_on(engine, seed, schedule.clone()).breaks(invariant))
     }
 
     /// What its runs are judged by.
@@ -224,11 +235,21 @@ impl fmt::Debug for Scenario {
     }
 }
 
+impl Engine {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Fast];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+        }
+    }
+}
+
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fast => "fast",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -152,6 +152,11 @@ impl World {
         self.shared.log.snapshot()
     }
 
+    /// What it is like.
+    pub fn setup(&self) -> &Setup {
+        &self.shared.setup
+    }
+
     /// Virtual time since the world began.
     pub fn elapsed(&self) -> Duration {
         self.shared.log.elapsed()
