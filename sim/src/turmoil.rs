@@ -2,6 +2,8 @@
 //! protocol between them over turmoil's TCP.
 
 pub(crate) mod net;
+mod server;
+mod wire;
 
 use crate::SimEnvironment;
 use crate::network::Net;
