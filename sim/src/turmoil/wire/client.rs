@@ -125,9 +125,16 @@ impl Client {
 
     /// Waits until the far side has all that was published.
     pub(super) async fn flush(&self) -> Result<()> {
-        self.call(Request::Flush, Effect::Unknown).await.map_err(|error| error.raise(Effect::Unknown))?;
-        self.0.shared.state().unflushed = false;
-        Ok(())
+        let flushed = self.call(Request::Flush, Effect::Unknown).await;
+        let mut state = self.0.shared.state();
+        match flushed {
+            Ok(_) => {
+                state.unflushed = false;
+                Ok(())
+            }
+            Err(error) if state.unflushed => Err(error.raise(Effect::Unknown)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes no call any more, has the far side end all subscriptions, and waits for that.
