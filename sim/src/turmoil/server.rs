@@ -64,6 +64,11 @@ impl Server {
         }
     }
 
+    /// The tasks of the process.
+    pub(crate) fn tasks(&self) -> usize {
+        self.life().process.as_ref().map_or(0, |(process, _)| process.tasks())
+    }
+
     /// Begins a life of the process.
     fn begin(&self, life: &mut Life) {
         let process = Arc::new((self.process)());
