@@ -2,6 +2,7 @@
 //!
 //! `cargo run -p examples --example election` looks for each bug under two hundred seeds, and prints the smallest
 //! schedule of faults that shows it.
+#![expect(clippy::print_stdout, reason = "printing is what an example is for")]
 
 use std::time::Duration;
 
