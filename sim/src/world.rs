@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use slipring_core::{BoxFuture, Discovery, EnvironmentExt, Range, Start, Task};
 use slipring_memory::MemoryWorld;
-use slipring_memory::store::Saved;
+use slipring_memory::store::{Saved, StoreEvent};
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -136,6 +136,12 @@ impl World {
     /// Adds a line of the scenario's own to the trace.
     pub fn note(&self, what: impl fmt::Display) {
         self.shared.log.add(&"scenario".into(), Event::Note(what.to_string()));
+    }
+
+    /// Adds what happened in a store that is not this world's own, so that the history can be judged as if it
+    /// were.
+    pub fn tell_store(&self, clock: Duration, event: StoreEvent) {
+        self.shared.log.add(&STORE.into(), Event::Store { clock, event });
     }
 
     /// What happened so far, as data.
