@@ -74,6 +74,8 @@ impl Etcd {
         });
         let connection = http2::Builder::new(Tasks(environment))
             .timer(TokioTimer::new())
+            // It would be the machine's date.
+            .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service);
         // However it ended: the client knows.
         let _ = connection.await;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use slipring_conformance::{Action, CASES, Need, Suite};
+use slipring_sim::World;
 
-use crate::scene::{InProcess, Networked, Scene};
+use crate::scene::{InProcess, Networked, Scene, setup};
 
 fn suite() -> Suite {
     Suite::new().only(|case| case.needs.contains(&Need::Discovery))
@@ -25,7 +26,9 @@ async fn it_passes_without_a_network() {
 #[tokio::test(start_paused = true)]
 async fn it_passes_whole_over_a_network() {
     for seed in 0..4 {
-        let report = suite().run_each(async || Arc::new(Networked(Scene::new(seed).await))).await;
+        let report = suite()
+            .run_each(async || Arc::new(Networked(Scene::new(World::with(seed, setup())).await)))
+            .await;
         println!("seed {seed}: {report}");
         report.assert_passed(&[]);
     }

@@ -5,7 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 #![expect(clippy::print_stdout, reason = "what was measured is shown")]
 
+mod churn;
 mod conformance;
+mod faults;
 mod honesty;
+mod plain;
 mod scene;
+mod seeds;
 mod wire;

@@ -32,8 +32,8 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// One server, at `etcd:2379`.
-    pub(crate) async fn new(seed: u64) -> Self {
-        let scene = Self::without_servers(World::with(seed, setup()));
+    pub(crate) async fn new(world: World) -> Self {
+        let scene = Self::without_servers(world);
         scene.serve("etcd").await;
         scene
     }
@@ -63,6 +63,12 @@ impl Scene {
     /// The real adapter, on a node of its own.
     pub(crate) fn adapter(&self, config: Config, wired: &Wired) -> EtcdDiscovery {
         EtcdDiscovery::new(config, Arc::new(wired.clone())).unwrap()
+    }
+
+    /// The real adapter without a network, in the name of a node.
+    pub(crate) fn within_process(&self, name: &str) -> EtcdDiscovery {
+        let environment = self.world.node(name).environment();
+        EtcdDiscovery::with_channel(config(), environment, self.etcd.channel()).unwrap()
     }
 
     /// The real adapter; what it answers is in the history, for checkers.

@@ -41,8 +41,11 @@ struct State {
     silent: BTreeMap<String, Vec<Way>>,
     /// How long a chunk may take at most.
     latency_max: Duration,
+    attempts: usize,
     /// How often connections were made.
     dialled: usize,
+    /// Connections up to this one are dead, and nobody is told.
+    lost: usize,
     /// Bytes that arrived, in both directions, and a hash of when and where.
     traffic: Traffic,
 }
@@ -70,12 +73,20 @@ impl Wired {
         self.wire.changed.notify_waiters();
     }
 
+    /// What is under way is lost, and with it every connection there is: nothing passes on them any more, and
+    /// neither end is told. New ones can be made.
+    pub(crate) fn lose_connections(&self) {
+        let mut state = self.state();
+        state.lost = state.dialled;
+    }
+
     pub(crate) fn set_latency_max(&self, latency: Duration) {
         self.state().latency_max = latency;
     }
 
-    pub(crate) fn dialled(&self) -> usize {
-        self.state().dialled
+    /// How often a connection was tried.
+    pub(crate) fn attempts(&self) -> usize {
+        self.state().attempts
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
@@ -86,11 +97,15 @@ impl Wired {
         self.wire.state.lock().unwrap()
     }
 
-    /// Waits while nothing goes this way.
-    async fn pass(&self, server: &str, way: Way) {
+    /// Waits while nothing goes this way; for ever on a connection that is dead.
+    async fn pass(&self, server: &str, way: Way, connection: usize) {
         loop {
             let changed = self.wire.changed.notified();
-            let held = self.state().silent.get(server).is_some_and(|ways| ways.contains(&way));
+            let held = {
+                let state = self.state();
+                let silent = state.silent.get(server).is_some_and(|ways| ways.contains(&way));
+                silent || connection <= state.lost
+            };
             if !held {
                 return;
             }
@@ -100,7 +115,7 @@ impl Wired {
 
     async fn carry<S: ByteStream>(
         self,
-        server: String,
+        (server, connection): (String, usize),
         way: Way,
         mut from: ReadHalf<S>,
         mut to: WriteHalf<impl ByteStream>,
@@ -112,7 +127,7 @@ impl Wired {
             if !latency.is_zero() {
                 sleep(latency).await;
             }
-            self.pass(&server, way).await;
+            self.pass(&server, way, connection).await;
             let Ok(bytes @ 1..) = read else { break };
             self.count(way, &chunk[..bytes]);
             if to.write_all(&chunk[..bytes]).await.is_err() {
@@ -154,16 +169,23 @@ impl Environment for Wired {
     }
 
     async fn connect(&self, address: &str) -> Result<Box<dyn ByteStream>> {
+        self.state().attempts += 1;
         for way in [Way::ToServer, Way::ToClient] {
-            self.pass(address, way).await;
+            self.pass(address, way, usize::MAX).await;
         }
         let server = self.inner.connect(address).await?;
-        self.state().dialled += 1;
+        let connection = {
+            let mut state = self.state();
+            state.dialled += 1;
+            state.dialled
+        };
         let (near, far) = tokio::io::duplex(WINDOW_BYTES);
         let (from_client, to_client) = split(far);
         let (from_server, to_server) = split(server);
-        let there = self.clone().carry(address.to_owned(), Way::ToServer, from_client, to_server);
-        let back = self.clone().carry(address.to_owned(), Way::ToClient, from_server, to_client);
+        let there =
+            self.clone().carry((address.to_owned(), connection), Way::ToServer, from_client, to_server);
+        let back =
+            self.clone().carry((address.to_owned(), connection), Way::ToClient, from_server, to_client);
         self.inner.start("wire", there).detach();
         self.inner.start("wire", back).detach();
         Ok(Box::new(near))
