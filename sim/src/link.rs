@@ -261,7 +261,7 @@ impl Link {
             return cable::switch(&**cable, before, mode);
         }
         self.change(|state| {
-            state.mode = mode;
+            state.actual = mode;
             state.cuts += u64::from(mode == LinkMode::Cut);
         });
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use slipring_core::{BoxFuture, Discovery, EnvironmentExt, Range, Start, Task};
 use slipring_memory::MemoryWorld;
-use slipring_memory::store::Saved;
+use slipring_memory::store::{Saved, StoreEvent};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
@@ -152,6 +152,12 @@ impl World {
     /// Counts a rare situation that came about, as [`Node::sometimes`] does.
     pub fn sometimes(&self, name: impl fmt::Display) {
         self.shared.log.add(&"scenario".into(), Event::Sometimes(name.to_string()));
+    }
+
+    /// Adds what happened in a store that is not this world's own, so that the history can be judged as if it
+    /// were.
+    pub fn tell_store(&self, clock: Duration, event: StoreEvent) {
+        self.shared.log.add(&STORE.into(), Event::Store { clock, event });
     }
 
     /// What happened so far and was not [taken](Self::take_history), as data.
