@@ -1,22 +1,31 @@
 //! What happened in a run, as data.
 
+mod difference;
 mod line;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot, Subject};
 use slipring_memory::store::{LeaseEnd, StoreEvent};
 
+pub use self::difference::Difference;
 pub(crate) use self::line::REST_FROM;
 use crate::Fault;
+use crate::random::Fnv;
 
 /// All that happened in a run, in order. The events of the store are its commit order, so a checker is a
 /// replay. Printed, it is the run's [`Trace`](crate::Trace).
+///
+/// A run whose history is [taken](crate::World::take_history) piece by piece leaves the last piece; its
+/// [hash](Self::hash) is that of the whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     moments: Vec<Moment>,
+    /// How many moments were taken out before these, and their hash.
+    taken: usize,
+    hash_of_taken: Fnv,
 }
 
 /// One event, with its time and its place.
@@ -142,7 +151,7 @@ pub enum Death {
 impl History {
     /// A history out of these moments: for tests of checkers.
     pub fn new(moments: Vec<Moment>) -> Self {
-        Self { moments }
+        Self { moments, ..Self::default() }
     }
 
     /// What happened, in order.
@@ -155,8 +164,34 @@ impl History {
         self.moments.last().map(|moment| moment.at).unwrap_or_default()
     }
 
+    /// A number for all that happened, which is another one if anything of the [trace](crate::Trace) is. The
+    /// same on every machine and by every compiler.
+    pub fn hash(&self) -> u64 {
+        self.hashed().value()
+    }
+
+    /// The first moment in which another history differs; none if they are equal.
+    pub fn first_difference(&self, other: &Self) -> Option<Difference> {
+        Difference::between(self, other)
+    }
+
     pub(crate) fn push(&mut self, moment: Moment) {
         self.moments.push(moment);
+    }
+
+    /// Takes out what is in it; what is added later goes on from there.
+    pub(crate) fn take(&mut self) -> Self {
+        self.hash_of_taken = self.hashed();
+        self.taken += self.moments.len();
+        Self::new(std::mem::take(&mut self.moments))
+    }
+
+    fn hashed(&self) -> Fnv {
+        let mut hash = self.hash_of_taken;
+        for moment in &self.moments {
+            writeln!(hash, "{moment}").expect("a hash takes everything");
+        }
+        hash
     }
 }
 

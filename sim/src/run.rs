@@ -15,11 +15,13 @@ use crate::world::World;
 ///
 /// The promise holds for code that keeps to the rules: entropy, wall time, connections and tasks from the
 /// node's environment, `select!` with `biased`, no `HashMap` order, and no `tokio::sync::watch` channel that
-/// several tasks wait for (tokio wakes them in a random order).
+/// several tasks wait for (tokio wakes them in a random order). So the scenario is run twice, and the two runs
+/// are compared, unless the setup has no [self-check](Setup::with_self_check).
 ///
 /// # Panics
-/// If the scenario does, with the seed and the end of the trace.
-pub fn run(seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
+/// If the scenario does, with the seed and the end of the trace; if the two runs differ, with the first event
+/// in which they do.
+pub fn run(seed: u64, scenario: impl AsyncFn(World)) -> Trace {
     run_with(seed, Profile::default(), scenario)
 }
 
@@ -27,7 +29,7 @@ pub fn run(seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
 ///
 /// # Panics
 /// As [`run`].
-pub fn run_with(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(World)) -> Trace {
+pub fn run_with(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World)) -> Trace {
     Trace::from(&simulate(seed, setup, scenario).history)
 }
 
@@ -35,10 +37,17 @@ pub fn run_with(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(W
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// What happened.
+    /// What happened; its last piece, if the scenario [took](World::take_history) the others.
     pub history: History,
     /// Tasks that were started past the environments and are alive at the end, when all nodes are ended.
     pub stray_tasks: usize,
+}
+
+impl Report {
+    /// A number for the whole run: equal for equal runs, in every process and on every machine.
+    pub fn hash(&self) -> u64 {
+        self.history.hash()
+    }
 }
 
 /// [`run_with`], for those who check what happened rather than read it. At the end of the scenario all nodes
@@ -46,7 +55,19 @@ pub struct Report {
 ///
 /// # Panics
 /// As [`run`].
-pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(World)) -> Report {
+pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World)) -> Report {
+    let setup = setup.into();
+    let report = run_once(seed, setup.clone(), &scenario);
+    if setup.self_check {
+        let again = run_once(seed, setup, &scenario);
+        if let Some(difference) = report.history.first_difference(&again.history) {
+            panic!("seed {seed} does not decide the run: it was run twice, and {difference}");
+        }
+    }
+    report
+}
+
+fn run_once(seed: u64, setup: Setup, scenario: &impl AsyncFn(World)) -> Report {
     let (report, panic) = attempt(seed, setup, scenario);
     if let Some((_, what)) = panic {
         let trace = Trace::from(&report.history);
@@ -55,7 +76,7 @@ pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(W
     report
 }
 
-/// [`simulate`], with when the scenario ended in a panic and what it said, if it did.
+/// One run, with when the scenario ended in a panic and what it said, if it did.
 pub(crate) fn attempt(
     seed: u64,
     setup: impl Into<Setup>,

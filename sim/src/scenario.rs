@@ -8,9 +8,8 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::check::{Violation, check};
 use crate::history::Event;
-use crate::random::hash_bytes;
 use crate::run::attempt;
-use crate::{Report, Schedule, Setup, Shape, Trace, World};
+use crate::{Report, Schedule, Setup, Shape, World};
 
 /// A story of some nodes in a [`World`], with all that it takes to run it under any seed, to judge the run, and
 /// to make a failing run small. Clones are the same; threads may run one at once.
@@ -178,7 +177,7 @@ impl Scenario {
             (self.story)(world).await;
         });
         let violations = self.judge(&report, panic);
-        let hash = hash_bytes(Trace::from(&report.history).as_str().as_bytes());
+        let hash = report.hash();
         Outcome { seed, schedule, report, violations, hash }
     }
 
@@ -285,9 +284,12 @@ mod tests {
             .with_operation(4 * TTL, "a", "two");
         let outcome = workers().replay(7, schedule);
         let text = outcome.report.history.to_string();
-        for expected in
-            ["a          note     one", "this node is down", "node nobody", "a#2        note     two"]
-        {
+        for expected in [
+            "a                note     one",
+            "this node is down",
+            "node nobody",
+            "a#2              note     two",
+        ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
         assert_eq!((lines(&outcome, "ask"), lines(&outcome, "note")), (2, 4));

@@ -112,8 +112,13 @@ impl Log {
         self.history().clone()
     }
 
-    /// What was written so far; the log is empty then.
+    /// What was written so far; the log is empty then, and goes on.
     pub(crate) fn take(&self) -> History {
+        self.history().take()
+    }
+
+    /// The end of the log.
+    pub(crate) fn finish(&self) -> History {
         std::mem::take(&mut self.history())
     }
 

@@ -141,7 +141,7 @@ impl World {
         self.shared.log.add(&"scenario".into(), Event::Note(what.to_string()));
     }
 
-    /// What happened so far, as data.
+    /// What happened so far and was not [taken](Self::take_history), as data.
     pub fn history(&self) -> History {
         self.catch_up();
         self.shared.log.snapshot()
@@ -150,6 +150,13 @@ impl World {
     /// Virtual time since the world began.
     pub fn elapsed(&self) -> Duration {
         self.shared.log.elapsed()
+    }
+
+    /// What happened since this was last called, or since the beginning; the world forgets it. For long runs,
+    /// which judge as they go and keep their memory small.
+    pub fn take_history(&self) -> History {
+        self.catch_up();
+        self.shared.log.take()
     }
 
     /// What happened so far, as text.
@@ -172,7 +179,7 @@ impl World {
     /// Ends all nodes, and gives what there is to tell.
     pub(crate) async fn finish(&self) -> Report {
         self.catch_up();
-        let history = self.shared.log.take();
+        let history = self.shared.log.finish();
         let nodes: Vec<Node> = self.places().values().map(|place| place.node.clone()).collect();
         nodes.iter().for_each(Node::crash);
         Report { history, stray_tasks: self.stray_tasks().await }
