@@ -236,9 +236,9 @@ function drawWatch(watch) {
     hit(left, top, right - left, height, { event: watch.event, text: `watch ${watch.id} of ${watch.range}: at revision ${revision}${behind ? ", the store has more" : ""}` });
   }
   if (watch.end && inView(watch.to, watch.to)) {
-    pen.fillStyle = colours.violation;
+    pen.fillStyle = watch.end === "dropped" ? colours.soft : colours.violation;
     pen.fillRect(Math.round(x(watch.to)) - 1, top - 1, 2, height + 2);
-    label(watch.end, x(watch.to) + 4, top + height / 2, 80, colours.violation);
+    label(watch.end, x(watch.to) + 4, top + height / 2, 80, pen.fillStyle);
   }
 }
 
@@ -246,6 +246,8 @@ const SHAPES = { begin: "start", die: "cross", panic: "cross", fault: "diamond",
 const FAMILY = {
   answer: "call", watch: "batch", batch: "batch", unwatch: "violation", publish: "message", deliver: "message",
   grant: "lease", renew: "lease", revive: "call", expire: "violation", revoke: "soft", commit: "call", compact: "fault", replace: "fault",
+  giveup: "violation", leased: "lease", txn: "call", read: "call", drop: "soft", sub: "message", unsub: "message", lag: "violation",
+  request: "message", met: "soft", pause: "fault", resume: "fault", rest: "soft",
   begin: "lease", die: "violation", panic: "violation", fault: "fault", heal: "fault", link: "fault", note: "ink", fact: "soft",
 };
 

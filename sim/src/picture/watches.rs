@@ -18,7 +18,7 @@ pub(super) struct WatchStrip {
     range: String,
     steps: Vec<Step>,
     to: u64,
-    /// The code of the error with which it ended, if it ended so.
+    /// The code of the error with which it ended, or `dropped`; none if it was there at the end.
     end: Option<&'static str>,
 }
 
@@ -47,6 +47,7 @@ pub(super) fn of(moments: &[Moment], lanes: &Lanes, lives: &[Life], end: u64) ->
             }
             Event::WatchDelivered { watch, batch } => strips.deliver(at, *watch, batch),
             Event::WatchEnded { watch, code } => strips.finish(at, *watch, code),
+            Event::WatchDropped { watch } => strips.finish(at, *watch, "dropped"),
             Event::Store { event: StoreEvent::Committed(batch), .. } => strips.commit(at, batch),
             Event::Store { event: StoreEvent::Replaced { .. }, .. } => strips.begin_anew(),
             _ => {}
