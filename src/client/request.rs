@@ -88,7 +88,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         self
     }
 
-    /// Fails at once, instead of waiting for an instance, if there is none.
+    /// Fails at once, instead of waiting for an instance, if there is none, or none that is there.
     pub fn fail_fast(mut self) -> Self {
         self.fail_fast = true;
         self
@@ -184,7 +184,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     {
         let runtime = &self.client.runtime;
         let harmless = self.idempotent || runtime.platform().mutated(Mutation::UnknownIsRetried);
-        let policy = RetryPolicy::new().with_idempotent(harmless);
+        let policy = RetryPolicy::new().with_idempotent(harmless).with_patient(!self.fail_fast);
         let mut retry = Retry::new(policy, limits.deadline);
         let mut written = None;
         let mut tried = Vec::new();
