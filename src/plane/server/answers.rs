@@ -120,6 +120,6 @@ impl Answers {
 
     async fn publish(&self, payload: Bytes, headers: Headers) -> Result<()> {
         let message = Message::new(self.reply.clone(), payload).with_headers(headers);
-        self.platform.messaging.publish(message).await
+        self.platform.publish(message).await
     }
 }
