@@ -53,6 +53,7 @@
 //! A test that wants a single part under its own control uses the parts alone: [`SimEnvironment`] and [`Link`]
 //! work on any runtime whose clock is paused.
 
+mod cancel;
 pub mod check;
 mod environment;
 mod fault;
@@ -73,6 +74,7 @@ mod trace;
 pub mod turmoil;
 mod world;
 
+pub use cancel::cancelled_after;
 pub use environment::SimEnvironment;
 pub use fault::{Direction, Fault};
 pub use history::History;

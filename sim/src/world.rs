@@ -68,7 +68,8 @@ impl World {
 
     /// A world with this [`Setup`], or whose broker has this [`Profile`](slipring_memory::Profile).
     pub fn with(seed: u64, setup: impl Into<Setup>) -> Self {
-        let (setup, log, network) = (setup.into(), Log::new(), Network::default());
+        let (setup, log): (Setup, _) = (setup.into(), Log::new());
+        let network = Network::new(seed, setup.latency);
         let broker = SimEnvironment::in_world(BROKER, seed, setup.shuffled, log.clone(), network.clone());
         let broker = Arc::new(broker);
         let memory = MemoryWorld::observed(setup.profile.clone(), broker.clone(), {
@@ -224,6 +225,7 @@ impl World {
         for side in [Side::Store, Side::Bus] {
             link.set_server(side, lock(&self.shared.servers).state(side));
         }
+        environment.offset_wall_time(setup.wall_offset_max);
         Node::new(name.into(), log.clone(), environment, link, memory)
     }
 
