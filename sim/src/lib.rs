@@ -53,6 +53,7 @@
 //! A test that wants a single part under its own control uses the parts alone: [`SimEnvironment`] and [`Link`]
 //! work on any runtime whose clock is paused.
 
+mod cancel;
 pub mod check;
 #[cfg(feature = "command")]
 pub mod command;
@@ -78,6 +79,7 @@ mod trace;
 pub mod turmoil;
 mod world;
 
+pub use cancel::cancelled_after;
 pub use environment::SimEnvironment;
 pub use fault::{Direction, Fault};
 pub use history::History;

@@ -74,7 +74,7 @@ impl World {
     }
 
     pub(crate) fn on(ground: Ground, seed: u64, setup: Setup) -> Self {
-        let (log, network) = ground.begin();
+        let (log, network) = ground.begin(seed, &setup);
         let broker = SimEnvironment::in_world(BROKER, seed, setup.shuffled, log.clone(), network.clone());
         let broker = ground.place(broker);
         let memory = MemoryWorld::observed(setup.profile.clone(), broker.clone(), {
@@ -264,6 +264,7 @@ impl World {
         for side in [Side::Store, Side::Bus] {
             link.set_server(side, lock(&self.shared.servers).state(side));
         }
+        environment.offset_wall_time(setup.wall_offset_max);
         let (discovery, messaging) = (link.discovery(way.discovery), link.messaging(way.messaging));
         Node::new(name.into(), log.clone(), environment, link, discovery, messaging)
     }

@@ -86,9 +86,9 @@ fn a_seed_is_one_run() {
     }
 }
 
-/// The seed decides the order of tasks alone too: the same schedule, without latency, is another run.
+/// F38: the seed decides the order of tasks alone too: the same schedule, without latency, is another run.
 #[test]
-fn a_seed_is_one_interleaving() {
+fn f38_a_seed_is_one_interleaving() {
     let order = |seed| {
         let setup = Setup::new().with_shuffling(true);
         let report = simulate(seed, setup, async |world: World| {
