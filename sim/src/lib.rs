@@ -65,6 +65,7 @@ mod network;
 mod operation;
 mod pace;
 pub mod picture;
+pub mod probes;
 mod random;
 mod run;
 mod scenario;

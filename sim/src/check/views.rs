@@ -74,12 +74,18 @@ impl<'a> Views<'a> {
                 }
                 view.count(place, moment.at);
             }
+            Event::WatchRefused { range: Range::Prefix(prefix), code: "compacted" } => {
+                let name = (moment.node.clone(), prefix.as_str().to_owned());
+                if let Some(view) = self.views.get_mut(&name) {
+                    view.compacted = true;
+                }
+            }
             Event::WatchEnded { watch, .. } | Event::WatchDropped { watch } => {
                 let Some(name) = self.names.remove(watch) else { return };
                 let Some(view) = self.views.get_mut(&name) else { return };
                 view.upstream.remove(watch);
                 view.count(place, moment.at);
-                view.compacted = matches!(moment.event, Event::WatchEnded { code: "compacted", .. });
+                view.compacted |= matches!(moment.event, Event::WatchEnded { code: "compacted", .. });
             }
             Event::Died(_) => self.views.retain(|(node, _), _| *node != moment.node),
             _ => {}
