@@ -24,7 +24,8 @@
 //! ```
 //!
 //! What goes wrong can be a value: [`World::spawn_node`] runs a program in each life of a node, a [`Schedule`] of
-//! [`Fault`]s strikes it, and [`check`](mod@check) judges the [`History`] of the run. A seed
+//! [`Fault`]s strikes it, [`check`](mod@check) judges the [`History`] of the run, and
+//! [`Probes`](probes::Probes) say which rare situations it met. A seed
 //! [generates](Schedule::generate) a schedule, and a schedule that fails [shrinks](Schedule::shrink).
 //!
 //! ```
