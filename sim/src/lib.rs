@@ -57,6 +57,8 @@
 pub mod check;
 #[cfg(feature = "command")]
 pub mod command;
+#[cfg(feature = "command")]
+pub mod doctor;
 mod environment;
 mod fault;
 pub mod history;

@@ -79,7 +79,7 @@ fn of_watches() -> Vec<Scenario> {
             "A watch that says nothing any more is given up and opened anew",
             shape()
                 .with_sure(|fault| matches!(fault, Fault::Save))
-                .with_sure(|fault| replaces_the_store(fault)),
+                .with_sure(replaces_the_store),
         ),
         scenario(
             "u4904_a_restarted_caller_finds_all",

@@ -46,7 +46,9 @@ pub(super) enum Flow {
 /// All that a link knows. Counters are windows of faults, which may overlap.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) mode: LinkMode,
+    /// What was ordered by hand; and whether it is up to the link to keep to it.
+    pub(super) ordered: LinkMode,
+    pub(super) actual: LinkMode,
     pub(super) death: Option<Death>,
     pub(super) refused: u32,
     pub(super) held: [u32; 2],
@@ -70,8 +72,8 @@ impl State {
         match self.death {
             Some(Death::Crash) => Flow::Cut,
             Some(Death::PowerLoss) => Flow::Held,
-            None if self.mode == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
-            None if self.mode == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
+            None if self.actual == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
+            None if self.actual == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
             None if server != Server::Running => Flow::Held,
             None => Flow::Open,
         }
