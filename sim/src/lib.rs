@@ -24,7 +24,8 @@
 //! ```
 //!
 //! What goes wrong can be a value: [`World::spawn_node`] runs a program in each life of a node, a [`Schedule`] of
-//! [`Fault`]s strikes it, and [`check`](mod@check) judges the [`History`] of the run. A seed
+//! [`Fault`]s strikes it, [`check`](mod@check) judges the [`History`] of the run, and
+//! [`Probes`](probes::Probes) say which rare situations it met. A seed
 //! [generates](Schedule::generate) a schedule, and a schedule that fails [shrinks](Schedule::shrink).
 //!
 //! ```
@@ -68,6 +69,7 @@ mod network;
 mod operation;
 mod pace;
 pub mod picture;
+pub mod probes;
 mod random;
 mod run;
 mod scenario;

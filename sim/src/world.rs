@@ -46,6 +46,8 @@ struct Shared {
     places: Mutex<BTreeMap<String, Place>>,
     servers: Mutex<Servers>,
     saved: Mutex<Option<Saved>>,
+    /// The links of lives that lost power; the broker may not know yet.
+    graves: Mutex<Vec<Link>>,
     broker: Arc<SimEnvironment>,
     clock: Mutex<Task>,
     /// When the schedule is over, if one is played.
@@ -94,6 +96,7 @@ impl World {
                 places: Mutex::default(),
                 servers: Mutex::default(),
                 saved: Mutex::default(),
+                graves: Mutex::default(),
                 broker,
                 clock,
                 plays_until: Mutex::default(),
@@ -208,6 +211,7 @@ impl World {
             node.crash();
             node.link().bury();
         }
+        std::mem::take(&mut *lock(&self.shared.graves)).iter().for_each(Link::bury);
         let rest = self.rest().await;
         let (at, node) = (self.shared.log.elapsed(), BROKER.into());
         history.push(Moment { at, node, event: Event::Counted(rest) });

@@ -83,7 +83,11 @@ impl Discovery for LinkedDiscovery {
 
     async fn watch(&self, range: Range, start: Start) -> Result<Watch> {
         let connection = self.link.connect(Side::Store)?.for_watch();
-        let watch = connection.carry(Effect::None, self.inner.watch(range.clone(), start)).await?;
+        let watch = connection.carry(Effect::None, self.inner.watch(range.clone(), start)).await;
+        let watch = watch.inspect_err(|error| {
+            let (range, code) = (range.clone(), error.code());
+            self.link.tell(|| Event::WatchRefused { range, code });
+        })?;
         let name = self.link.0.wiring.log.as_ref().map_or(0, |(log, _)| log.name_watch());
         self.link.tell(|| Event::WatchOpened { watch: name, range, base: watch.base.clone() });
         let open = OpenWatch { connection, name, flight: Flight::new(), events: watch.events, ended: false };
