@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-use crate::check::{Violation, check};
-use crate::history::Event;
+use crate::check::{Terms, Violation, check};
 use crate::run::attempt;
 use crate::{Report, Schedule, Setup, Shape, World};
 
@@ -40,6 +39,7 @@ pub struct Scenario {
     setup: Setup,
     shape: Shape,
     story: Story,
+    terms: Option<Terms>,
     judges: Vec<Judge>,
     probes: Vec<String>,
     engines: Vec<Engine>,
@@ -95,6 +95,7 @@ impl Scenario {
                 let story = story.clone();
                 Box::pin(async move { story(world).await })
             }),
+            terms: None,
             judges: Vec::new(),
             probes: Vec::new(),
             engines: vec![Engine::Fast],
@@ -105,6 +106,13 @@ impl Scenario {
     #[must_use]
     pub fn with_setup(mut self, setup: impl Into<Setup>) -> Self {
         self.setup = setup.into();
+        self
+    }
+
+    /// With these bounds in the place of the default ones, which follow from the broker's profile.
+    #[must_use]
+    pub fn with_terms(mut self, terms: Terms) -> Self {
+        self.terms = Some(terms);
         self
     }
 
@@ -197,16 +205,13 @@ impl Scenario {
         schedule.shrink(|schedule| self.replay_on(engine, seed, schedule.clone()).breaks(invariant))
     }
 
+    /// What its runs are judged by.
+    pub fn terms(&self) -> Terms {
+        self.terms.clone().unwrap_or_else(|| Terms::from(&self.setup.profile))
+    }
+
     fn judge(&self, report: &Report, panic: Option<(Duration, String)>) -> Vec<Violation> {
-        let moments = report.history.moments();
-        let mut violations = check(&report.history, &self.setup.profile);
-        violations.extend(moments.iter().filter_map(|moment| match &moment.event {
-            Event::Panicked { task, message } => {
-                let what = format!("task {task} of {}: {message}", moment.node);
-                Some(Violation::new(PANIC, moment.at, what))
-            }
-            _ => None,
-        }));
+        let mut violations = check(&report.history, self.terms());
         violations.extend(self.judges.iter().flat_map(|judge| judge(report)));
         violations.extend(panic.map(|(at, what)| Violation::new(STORY, at, what)));
         violations.sort_by_key(|violation| violation.at);
@@ -214,8 +219,6 @@ impl Scenario {
     }
 }
 
-/// What a panic of a node's task breaks.
-const PANIC: &str = "panic";
 /// What a panic of the story breaks.
 const STORY: &str = "story";
 
@@ -328,7 +331,7 @@ mod tests {
         let outcome = scenario.with_judge(judge).replay(7, Schedule::new());
         let found: Vec<_> = outcome.violations.iter().map(|v| (v.invariant, v.what.as_str())).collect();
         let expected =
-            [("panic", "task program of a: no luck"), ("order", "out of order"), ("story", "the end")];
+            [("N2", "task program of a: no luck"), ("order", "out of order"), ("story", "the end")];
         assert_eq!(found, expected);
     }
 
