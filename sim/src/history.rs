@@ -290,11 +290,6 @@ impl History {
         &self.moments
     }
 
-    /// When the last event happened.
-    pub(crate) fn last_time(&self) -> Duration {
-        self.moments.last().map(|moment| moment.at).unwrap_or_default()
-    }
-
     /// A number for all that happened, which is another one if anything of the [trace](crate::Trace) is. The
     /// same on every machine and by every compiler.
     pub fn hash(&self) -> u64 {

@@ -46,6 +46,8 @@ pub(super) enum Flow {
 /// All that a link knows. Counters are windows of faults, which may overlap.
 #[derive(Default)]
 pub(super) struct State {
+    /// What was ordered by hand; and whether it is up to the link to keep to it.
+    pub(super) ordered: LinkMode,
     pub(super) mode: LinkMode,
     pub(super) death: Option<Death>,
     pub(super) refused: u32,

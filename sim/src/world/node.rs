@@ -3,7 +3,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use slipring_core::{BoxFuture, Discovery, Effect, Environment, Error, Messaging, Result};
-use slipring_memory::MemoryWorld;
 use tokio::sync::Notify;
 
 use super::{World, lock};
@@ -38,15 +37,13 @@ impl Node {
     pub(super) fn new(
         name: Arc<str>,
         log: Log,
-        environment: SimEnvironment,
+        environment: Arc<SimEnvironment>,
         link: Link,
-        memory: &MemoryWorld,
+        discovery: Arc<dyn Discovery>,
+        messaging: Arc<dyn Messaging>,
     ) -> Self {
-        let discovery = link.discovery(Arc::new(memory.discovery()));
-        let messaging = link.messaging(Arc::new(memory.messaging()));
         log.add(&name, Event::Began);
-        let (environment, inbox) = (Arc::new(environment), Arc::default());
-        Self { name, log, environment, link, discovery, messaging, inbox }
+        Self { name, log, environment, link, discovery, messaging, inbox: Arc::default() }
     }
 
     /// Its name; from the second life on with the number of the life.
