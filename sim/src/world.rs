@@ -50,6 +50,8 @@ struct Shared {
     clock: Mutex<Task>,
     /// When the schedule is over, if one is played.
     plays_until: Mutex<Option<Instant>>,
+    /// The links of lives that ended without a word: the bus believes in them for a while.
+    silenced: Mutex<Vec<Link>>,
 }
 
 /// Where one node lives after the other.
@@ -97,6 +99,7 @@ impl World {
                 broker,
                 clock,
                 plays_until: Mutex::default(),
+                silenced: Mutex::default(),
             }),
         }
     }
@@ -202,6 +205,7 @@ impl World {
             node.crash();
             node.link().bury();
         }
+        lock(&self.shared.silenced).drain(..).for_each(|link| link.bury());
         let rest = self.rest().await;
         let (at, node) = (self.shared.log.elapsed(), BROKER.into());
         history.push(Moment { at, node, event: Event::Counted(rest) });

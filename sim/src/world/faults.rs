@@ -175,6 +175,7 @@ impl World {
         node.die(death);
         if death == Death::PowerLoss {
             let link = node.link().clone();
+            lock(&self.shared.silenced).push(link.clone());
             self.after(BURIED_AFTER, move |_| link.bury());
         }
         let (Some(down), Some(name)) = (down, fault.node()) else { return };
