@@ -5,7 +5,7 @@ use std::time::Duration;
 use slipring_sim::{Engine, Fault, Scenario, Shape, World};
 use tokio::time::sleep;
 
-use crate::fleet::{Fleet, TTL, setup, stored};
+use crate::fleet::{Fleet, TTL, setup, stored, terms};
 
 const LENGTH: Duration = Duration::from_secs(30);
 
@@ -29,7 +29,8 @@ pub(crate) fn all() -> Vec<Scenario> {
             Shape::new(nodes(), TTL, LENGTH).with_operations(["leave", "join"], 8),
             churn,
         )
-        .with_setup(setup()),
+        .with_setup(setup())
+        .with_terms(terms()),
     ]
 }
 

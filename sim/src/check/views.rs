@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipring_core::{Base, Entry, Fact, Key, Prefix, Range, Revision, Told};
+use slipring_memory::store::StoreEvent;
 
 use super::calm::Calm;
 use super::ledger::{Commits, Ledger};
@@ -12,7 +13,7 @@ use crate::history::{Event, History, Moment};
 /// SW1 to SW5, and SW7: the shared watches of the component model.
 pub(super) fn check(history: &History, terms: &Terms, ledger: &Ledger<'_>, found: &mut Findings<'_>) {
     let (calm, views, names) = Default::default();
-    let mut views = Views { terms, ledger, calm, views, names };
+    let mut views = Views { terms, ledger, calm, views, names, replaced: 0 };
     let mut looked = Duration::ZERO;
     for (place, moment) in history.moments().iter().enumerate() {
         views.calm.follow(moment);
@@ -35,6 +36,8 @@ struct Views<'a> {
     views: BTreeMap<Name, View>,
     /// What the open watches of the store are of.
     names: BTreeMap<u64, Name>,
+    /// How often the store got another content.
+    replaced: usize,
 }
 
 #[derive(Default)]
@@ -47,6 +50,10 @@ struct View {
     crowded: Option<(Duration, usize)>,
     /// When the last snapshots were taken.
     snapshots: VecDeque<Duration>,
+    /// How often the store had been replaced when the last snapshot was taken. A store that was put back to its
+    /// own past, and has grown since, cannot be told from what it was: who resumes there sees a mixture, until
+    /// the next snapshot.
+    store: usize,
     /// Did the history of its last watch of the store end in a compaction?
     compacted: bool,
     members: Members,
@@ -64,12 +71,14 @@ impl<'a> Views<'a> {
     fn step(&mut self, place: usize, moment: &'a Moment, found: &mut Findings<'_>) {
         match &moment.event {
             Event::Fact(fact) => self.fact(place, moment, fact, found),
+            Event::Store { event: StoreEvent::Replaced { .. }, .. } => self.replaced += 1,
             Event::WatchOpened { watch, range: Range::Prefix(prefix), base } => {
                 let name = (moment.node.clone(), prefix.as_str().to_owned());
                 let Some(view) = self.views.get_mut(&name) else { return };
                 view.upstream.insert(*watch, place);
                 self.names.insert(*watch, name);
                 if let Base::Snapshot(_) = base {
+                    view.store = self.replaced;
                     view.relist(place, moment.at, self.terms, found);
                 }
                 view.count(place, moment.at);
@@ -119,7 +128,7 @@ impl<'a> Views<'a> {
                 let stores = self.ledger.stores.iter().filter(|store| store.reaches(*revision, place));
                 let differences: Vec<_> =
                     stores.map(|store| differs(store, prefix, *revision, &view.members)).collect();
-                if !differences.iter().any(Option::is_none) {
+                if view.store == self.replaced && !differences.iter().any(Option::is_none) {
                     let what = differences.into_iter().flatten().next_back();
                     let what = what.unwrap_or_else(|| "which was never there".to_owned());
                     let invariant = if view.compacted { "SW5" } else { "SW1" };
