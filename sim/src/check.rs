@@ -65,7 +65,7 @@ impl Violation {
     /// What the invariant promises, in words.
     pub fn promise(&self) -> &'static str {
         let known = INVARIANTS.iter().find(|(name, _)| *name == self.invariant);
-        known.map_or("an invariant without a name", |(_, promise)| promise)
+        known.map_or("what a scenario expects of itself", |(_, promise)| promise)
     }
 }
 

@@ -54,6 +54,9 @@ type Judge = Arc<dyn Fn(&Report) -> Vec<Violation> + Send + Sync>;
 pub enum Engine {
     /// Tier T1: one runtime, driven by events.
     Fast,
+    /// Tier T2: a host of turmoil for each node, and a real protocol between them.
+    #[cfg(feature = "turmoil")]
+    Turmoil,
 }
 
 /// One run of a scenario, judged.
@@ -184,12 +187,16 @@ impl Scenario {
 
     /// [`replay`](Self::replay) on an engine.
     pub fn replay_on(&self, engine: Engine, seed: u64, schedule: Schedule) -> Outcome {
-        let Engine::Fast = engine;
-        let played = schedule.clone();
-        let (report, panic) = attempt(seed, self.setup.clone(), async |world: World| {
+        let (played, story, setup) = (schedule.clone(), self.story.clone(), self.setup.clone());
+        let tell = move |world: World| {
             world.play(played);
-            (self.story)(world).await;
-        });
+            story(world)
+        };
+        let (report, panic) = match engine {
+            Engine::Fast => attempt(seed, setup, tell),
+            #[cfg(feature = "turmoil")]
+            Engine::Turmoil => crate::turmoil::attempt(seed, setup, tell),
+        };
         let violations = self.judge(&report, panic);
         let hash = report.hash();
         Outcome { seed, schedule, report, violations, hash }
@@ -237,12 +244,18 @@ impl fmt::Debug for Scenario {
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Fast];
+    pub const ALL: &[Self] = &[
+        Self::Fast,
+        #[cfg(feature = "turmoil")]
+        Self::Turmoil,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fast => "fast",
+            #[cfg(feature = "turmoil")]
+            Self::Turmoil => "turmoil",
         }
     }
 }

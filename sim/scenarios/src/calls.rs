@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use slipring_sim::{Fault, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Scenario, Shape, World};
 use tokio::time::sleep;
 
-use crate::fleet::{Fleet, TTL, setup, stored};
+use crate::fleet::{Fleet, TTL, setup, stored, terms};
 
 const LENGTH: Duration = Duration::from_secs(30);
 
@@ -21,14 +21,16 @@ pub(crate) fn all() -> Vec<Scenario> {
             Shape::new(nodes(), TTL, LENGTH).with_faults(|fault| matches!(fault, Fault::WallClock { .. })),
             rolling_restart,
         )
-        .with_setup(setup()),
+        .with_setup(setup())
+        .with_engine(Engine::Turmoil),
         Scenario::new(
             "u13088_no_call_hangs",
             "Whatever happens to those who are called, a call ends by its deadline",
             Shape::new(nodes(), TTL, LENGTH).with_operations(["leave", "join"], 8),
             churn,
         )
-        .with_setup(setup()),
+        .with_setup(setup())
+        .with_terms(terms()),
     ]
 }
 

@@ -8,7 +8,7 @@ use slipring_sim::history::{Event, Moment};
 use slipring_sim::{Choice, Fault, Report, Scenario, Shape, World};
 use tokio::time::sleep;
 
-use crate::fleet::{Fleet, TTL, WORK, setup};
+use crate::fleet::{Fleet, TTL, WORK, setup, terms};
 use crate::leases::{self, NODES, fleet};
 use crate::views::{nobody_is_blind, replaces_the_store};
 
@@ -24,7 +24,7 @@ fn shape() -> Shape {
 
 fn of_leases() -> Vec<Scenario> {
     let scenario = |name, shows, sure: Choice| {
-        Scenario::new(name, shows, shape().with_sure(sure), fleet).with_setup(setup())
+        Scenario::new(name, shows, shape().with_sure(sure), fleet).with_setup(setup()).with_terms(terms())
     };
     vec![
         scenario("d03_heartbeats_keep_their_pace", "Heartbeats never come in a hot loop", |fault| {
@@ -49,14 +49,15 @@ fn of_leases() -> Vec<Scenario> {
             shape(),
             store_comes_later,
         )
-        .with_setup(setup()),
+        .with_setup(setup())
+        .with_terms(terms()),
     ]
 }
 
 fn of_watches() -> Vec<Scenario> {
     let scenario = |name, shows, shape: Shape| {
         let shape = shape.with_operations(["leave", "join", "look"], 8);
-        Scenario::new(name, shows, shape, fleet).with_setup(setup())
+        Scenario::new(name, shows, shape, fleet).with_setup(setup()).with_terms(terms())
     };
     vec![
         scenario(
@@ -96,6 +97,7 @@ fn of_watches() -> Vec<Scenario> {
             many_calls,
         )
         .with_setup(setup())
+        .with_terms(terms())
         .with_judge(one_watch),
         Scenario::new(
             "u11144_no_stale_and_no_foreign_instances",
@@ -103,7 +105,8 @@ fn of_watches() -> Vec<Scenario> {
             shape().with_faults_max(8).with_operations(["leave", "join"], 8),
             neighbours,
         )
-        .with_setup(setup()),
+        .with_setup(setup())
+        .with_terms(terms()),
     ]
 }
 
@@ -117,7 +120,7 @@ fn of_calls() -> Vec<Scenario> {
                 .with_operations(["leave", "join"], 12),
             set_aside,
         )
-        .with_setup(setup())
+        .with_setup(setup()).with_terms(terms())
         .with_judge(the_dead_are_called_once),
         Scenario::new(
             "d28_a_call_to_the_dead_ends",
@@ -127,7 +130,7 @@ fn of_calls() -> Vec<Scenario> {
             }),
             fleet,
         )
-        .with_setup(setup())
+        .with_setup(setup()).with_terms(terms())
         .with_judge(calls_end),
     ]
 }

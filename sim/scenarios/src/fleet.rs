@@ -10,6 +10,7 @@ use slipring::{
 };
 use slipring_core::{Environment, EnvironmentExt};
 use slipring_memory::Profile;
+use slipring_sim::check::Terms;
 use slipring_sim::{Latency, Node, Setup, World};
 use tokio::time::{Instant, sleep};
 
@@ -36,6 +37,14 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) fn setup() -> Setup {
     let latency = Latency::between(Duration::ZERO, Duration::from_millis(50));
     Setup::from(Profile::etcd()).with_latency(latency).with_lasting_requests(true).with_shuffling(true)
+}
+
+/// What fleets are judged by. Calls have no excuse (M14) once the dead are not registered any more, and a watch
+/// that is silent because its store was replaced was given up.
+pub(crate) fn terms() -> Terms {
+    let mut terms = Terms::new(setup().profile);
+    terms.settled_within = 5 * TTL;
+    terms
 }
 
 /// What the programs of a run have told its story. Clones are the same.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use slipring_sim::{Fault, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Scenario, Shape, World};
 
-use crate::fleet::{Fleet, TTL, setup};
+use crate::fleet::{Fleet, TTL, setup, terms};
 
 /// How long faults strike.
 const LENGTH: Duration = Duration::from_secs(30);
@@ -13,13 +13,15 @@ pub(crate) const NODES: [&str; 5] = ["one", "two", "three", "four", "caller"];
 
 pub(crate) fn all() -> Vec<Scenario> {
     let shape = || Shape::new(NODES, TTL, LENGTH);
-    let scenario = |name, shows, shape| Scenario::new(name, shows, shape, fleet).with_setup(setup());
+    let scenario =
+        |name, shows, shape| Scenario::new(name, shows, shape, fleet).with_setup(setup()).with_terms(terms());
     vec![
         scenario(
             "lease_expiry",
             "Whatever happens to workers and broker, leases end on time, and who lives is registered again",
             shape(),
-        ),
+        )
+        .with_engine(Engine::Turmoil),
         scenario(
             "failover_storm",
             "Elections, restarts and pauses of the store, one after the other, cost nobody more than a while",

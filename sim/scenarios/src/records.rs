@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
-use slipring_sim::{Fault, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Scenario, Shape, World};
 use tokio::time::sleep;
 
-use crate::fleet::{Fleet, TTL, setup, stored};
+use crate::fleet::{Fleet, TTL, setup, stored, terms};
 use crate::leases::{NODES, fleet};
 
 const LENGTH: Duration = Duration::from_secs(30);
 
 pub(crate) fn all() -> Vec<Scenario> {
     let shape = || Shape::new(NODES, TTL, LENGTH);
-    let scenario = |name, shows, shape| Scenario::new(name, shows, shape, fleet).with_setup(setup());
+    let scenario =
+        |name, shows, shape| Scenario::new(name, shows, shape, fleet).with_setup(setup()).with_terms(terms());
     vec![
         scenario(
             "deregistration",
             "Who leaves is gone and stays gone, whatever is lost on the way; who joins again is found again",
             shape().with_operations(["leave", "join"], 12),
-        ),
+        )
+        .with_engine(Engine::Turmoil),
         scenario(
             "emptied_store",
             "A store that lost everything is filled again by those who live",
@@ -46,7 +48,8 @@ pub(crate) fn all() -> Vec<Scenario> {
             }),
             herd,
         )
-        .with_setup(setup()),
+        .with_setup(setup())
+        .with_terms(terms()),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use slipring_sim::check::Terms;
 use slipring_sim::{Scenario, Shape, World};
 
 use crate::fleet::{Fleet, setup};
@@ -15,7 +16,8 @@ pub(crate) fn all() -> Vec<Scenario> {
     let shape = Shape::new(["one", "two", "three", "caller"], TTL, WEEK).with_faults_max(200);
     let shape = shape.with_operations(["leave", "join", "look", "forget"], 200);
     let shows = "After a week of faults everybody is registered and seen, and nothing was left behind";
-    vec![Scenario::new("long_soak", shows, shape, week).with_setup(setup())]
+    let terms = Terms::new(setup().profile).with_registered_within(3 * TTL);
+    vec![Scenario::new("long_soak", shows, shape, week).with_setup(setup()).with_terms(terms)]
 }
 
 async fn week(world: World) {

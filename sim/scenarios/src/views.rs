@@ -7,9 +7,9 @@ use slipring_core::{Change, Fact, Revision};
 use slipring_memory::store::StoreEvent;
 use slipring_sim::check::Violation;
 use slipring_sim::history::{Event, Moment};
-use slipring_sim::{Fault, Report, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Report, Scenario, Shape, World};
 
-use crate::fleet::{Fleet, TTL, setup};
+use crate::fleet::{Fleet, TTL, setup, terms};
 
 const LENGTH: Duration = Duration::from_secs(30);
 
@@ -18,13 +18,16 @@ const NODES: [&str; 5] = ["one", "two", "three", "left", "right"];
 
 pub(crate) fn all() -> Vec<Scenario> {
     let shape = || Shape::new(NODES, TTL, LENGTH).with_operations(["leave", "join"], 8);
-    let scenario = |name, shows, shape| Scenario::new(name, shows, shape, callers).with_setup(setup());
+    let scenario = |name, shows, shape| {
+        Scenario::new(name, shows, shape, callers).with_setup(setup()).with_terms(terms())
+    };
     vec![
         scenario(
             "shared_watcher",
             "However many clients come and go, they share one watch, and see what its store shows",
             Shape::new(NODES, TTL, LENGTH).with_operations(["leave", "join", "look", "look", "forget"], 16),
-        ),
+        )
+        .with_engine(Engine::Turmoil),
         scenario(
             "split_brain_clients",
             "A caller that is cut off keeps its last view, others go on, and in the end they agree",

@@ -1,5 +1,6 @@
 //! What is told about runs.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use super::arguments::Run;
@@ -72,21 +73,23 @@ fn tell_causes(run: &Run<'_>, outcome: &Outcome, first: &Violation, out: &mut im
     Ok(())
 }
 
-/// What had been asked and what had gone wrong before a violation, and what came last.
+/// What a violation is about, if it says so, and otherwise what came last before it; and before that, what had
+/// been asked and what had gone wrong.
 fn that_matter<'a>(moments: &'a [Moment], violation: &Violation) -> Vec<&'a Moment> {
     let end = moments.partition_point(|moment| moment.at <= violation.at);
-    let (before, last) = moments[..end].split_at(end.saturating_sub(LAST_EVENTS));
-    let grave = |moment: &&Moment| {
+    let grave = |at: &usize| {
         use Event::{Asked, Died, Healed, Panicked, Struck};
-        matches!(moment.event, Struck(_) | Healed(_) | Died(_) | Asked(_) | Panicked { .. })
+        matches!(moments[*at].event, Struck(_) | Healed(_) | Died(_) | Asked(_) | Panicked { .. })
     };
-    let mut matter: Vec<&Moment> = before.iter().rev().filter(grave).take(GRAVE_EVENTS_MAX).collect();
-    matter.reverse();
-    matter.extend(last);
-    matter
+    let mut matter: BTreeSet<usize> = (0..end).rev().filter(grave).take(GRAVE_EVENTS_MAX).collect();
+    if violation.moments.is_empty() {
+        matter.extend(end.saturating_sub(LAST_EVENTS)..end);
+    }
+    matter.extend(violation.moments.iter().filter(|at| **at < moments.len()));
+    matter.into_iter().map(|at| &moments[at]).collect()
 }
 
 /// How many of the events right before a violation are shown.
 const LAST_EVENTS: usize = 8;
-/// How many of the graver events before those are shown.
+/// How many of the graver events up to there are shown.
 const GRAVE_EVENTS_MAX: usize = 12;

@@ -145,7 +145,7 @@ fn named<'a>(scenarios: &'a [Scenario], name: &str) -> &'a Scenario {
 
 fn engine(given: &ArgMatches) -> Engine {
     let name = given.get_one::<String>("engine").expect("it has a default");
-    Engine::ALL.into_iter().find(|engine| engine.name() == name).expect("other names were refused")
+    *Engine::ALL.iter().find(|engine| engine.name() == name).expect("other names were refused")
 }
 
 fn check_engine(scenarios: &[&Scenario], engine: Engine) -> io::Result<()> {
@@ -170,7 +170,8 @@ fn grammar(scenarios: &[Scenario]) -> Command {
     let seed = Arg::new("seed").long("seed").value_name("N").value_parser(value_parser!(u64));
     let seed = seed.required(true).help("The seed");
     let engine = Arg::new("engine").long("engine").value_name("ENGINE").default_value(Engine::Fast.name());
-    let engine = engine.value_parser(PossibleValuesParser::new(Engine::ALL.map(Engine::name)));
+    let engine =
+        engine.value_parser(PossibleValuesParser::new(Engine::ALL.iter().map(|engine| engine.name())));
     let engine = engine.help("What the world runs on");
     let file = |name, help| {
         Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
