@@ -119,7 +119,7 @@ impl Link {
 
     /// What was last ordered with [`open`](Self::open), [`cut`](Self::cut) or [`silence`](Self::silence).
     pub fn mode(&self) -> LinkMode {
-        self.state().ordered
+        self.state().mode
     }
 
     /// How long messages take from now on, in each direction. What is under way is not concerned.
@@ -251,7 +251,7 @@ impl Link {
     }
 
     fn set(&self, mode: LinkMode, what: &'static str) {
-        let before = std::mem::replace(&mut self.state().ordered, mode);
+        let before = std::mem::replace(&mut self.state().mode, mode);
         if before == mode {
             return;
         }
@@ -260,7 +260,7 @@ impl Link {
             return cable::switch(&**cable, before, mode);
         }
         self.change(|state| {
-            state.mode = mode;
+            state.kept = mode;
             state.cuts += u64::from(mode == LinkMode::Cut);
         });
     }
