@@ -103,11 +103,13 @@ impl SimEnvironment {
 
     /// F13: no task takes a step until [`resume`](Self::resume) was called as often as this. Time passes.
     pub fn pause(&self) {
+        self.log.add(&self.name, Event::Paused);
         self.pace.pause();
     }
 
     /// Ends a [pause](Self::pause).
     pub fn resume(&self) {
+        self.log.add(&self.name, Event::Resumed);
         self.pace.resume();
     }
 

@@ -54,6 +54,8 @@
 //! work on any runtime whose clock is paused.
 
 pub mod check;
+#[cfg(feature = "command")]
+pub mod command;
 mod environment;
 mod fault;
 pub mod history;

@@ -5,6 +5,7 @@ mod connection;
 mod discovery;
 mod flight;
 mod messaging;
+mod routed;
 mod state;
 
 use std::fmt;
@@ -323,7 +324,12 @@ impl Link {
         }
     }
 
-    /// The time in the log, and a name for a watch.
+    /// A number that is unique in the log.
+    fn number(&self) -> u64 {
+        self.0.wiring.log.as_ref().map_or(0, |(log, _)| log.number())
+    }
+
+    /// The time in the log.
     fn now(&self) -> Duration {
         self.0.wiring.log.as_ref().map(|(log, _)| log.elapsed()).unwrap_or_default()
     }

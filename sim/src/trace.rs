@@ -54,6 +54,7 @@ impl fmt::Debug for Trace {
 pub(crate) struct Log {
     clock: Clock,
     watches: Arc<AtomicU64>,
+    numbers: Arc<AtomicU64>,
     history: Arc<Mutex<History>>,
     /// When the last event happened, in nanoseconds.
     last: Arc<AtomicU64>,
@@ -82,7 +83,8 @@ impl Log {
     }
 
     fn timed(clock: Clock) -> Self {
-        Self { clock, watches: Arc::default(), history: Arc::default(), last: Arc::default() }
+        let (watches, numbers, history, last) = Default::default();
+        Self { clock, watches, numbers, history, last }
     }
 
     /// The time since the log began.
@@ -110,6 +112,11 @@ impl Log {
     /// A number for a watch.
     pub(crate) fn name_watch(&self) -> u64 {
         self.watches.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A number for anything else.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// What was written so far.

@@ -19,7 +19,7 @@ pub(crate) use self::ground::Ground;
 pub use self::node::Node;
 use self::servers::Servers;
 use crate::environment::SimEnvironment;
-use crate::history::{Event, History};
+use crate::history::{Event, History, Moment, Rest};
 use crate::link::{Link, Side, Wiring};
 use crate::network::Net;
 use crate::run::Report;
@@ -149,10 +149,20 @@ impl World {
         self.shared.log.add(&"scenario".into(), Event::Note(what.to_string()));
     }
 
+    /// Counts a rare situation that came about, as [`Node::sometimes`] does.
+    pub fn sometimes(&self, name: impl fmt::Display) {
+        self.shared.log.add(&"scenario".into(), Event::Sometimes(name.to_string()));
+    }
+
     /// What happened so far and was not [taken](Self::take_history), as data.
     pub fn history(&self) -> History {
         self.catch_up();
         self.shared.log.snapshot()
+    }
+
+    /// What it is like.
+    pub fn setup(&self) -> &Setup {
+        &self.shared.setup
     }
 
     /// Virtual time since the world began.
@@ -186,10 +196,24 @@ impl World {
     /// Ends all nodes, and gives what there is to tell.
     pub(crate) async fn finish(&self) -> Report {
         self.catch_up();
-        let history = self.shared.log.finish();
+        let mut history = self.shared.log.finish();
         let nodes: Vec<Node> = self.places().values().map(|place| place.node.clone()).collect();
-        nodes.iter().for_each(Node::crash);
-        Report { history, stray_tasks: self.stray_tasks().await }
+        for node in &nodes {
+            node.crash();
+            node.link().bury();
+        }
+        let rest = self.rest().await;
+        let (at, node) = (self.shared.log.elapsed(), BROKER.into());
+        history.push(Moment { at, node, event: Event::Counted(rest) });
+        Report { history, stray_tasks: rest.stray_tasks }
+    }
+
+    /// What is open at the broker, except the world's own clock, and who runs past it.
+    async fn rest(&self) -> Rest {
+        let stray_tasks = self.stray_tasks().await;
+        let memory = &self.shared.memory;
+        let watches = memory.watches().saturating_sub(1);
+        Rest { watches, subscriptions: memory.messaging().subscriptions(), stray_tasks }
     }
 
     /// Lets what is due by now happen in the store.

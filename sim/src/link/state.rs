@@ -1,10 +1,9 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use slipring_core::Subscriber;
-
 use super::LinkMode;
 use super::messaging::Line;
+use super::routed::Routed;
 use crate::history::Death;
 use crate::latency::Latency;
 
@@ -65,7 +64,7 @@ pub(super) struct State {
     pub(super) delay: Duration,
     pub(super) subscriptions: Vec<Weak<Line>>,
     /// Subscriptions of a node that lost power, of which the broker does not know.
-    pub(super) ghosts: Vec<Subscriber>,
+    pub(super) ghosts: Vec<Routed>,
 }
 
 impl State {

@@ -76,6 +76,12 @@ impl Node {
         self.log.add(&self.name, Event::Note(what.to_string()));
     }
 
+    /// Counts a rare situation that came about, under a name of the program's own:
+    /// a report counts them.
+    pub fn sometimes(&self, name: impl fmt::Display) {
+        self.log.add(&self.name, Event::Sometimes(name.to_string()));
+    }
+
     /// The next operation of the [schedule](crate::Schedule) for this life of the node, in the order of their
     /// times; waits for one. Each goes to one caller; giving up loses none.
     pub async fn operation(&self) -> String {

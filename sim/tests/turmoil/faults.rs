@@ -13,27 +13,28 @@ use crate::member::{TTL, count, key, members, play, setup};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn exact() -> Setup {
-    Setup::from(Profile::etcd())
+/// A broker like etcd; that a seed is one run is shown elsewhere.
+fn once() -> Setup {
+    Setup::from(Profile::etcd()).with_self_check(false)
 }
 
 /// Trap: a panic in a spawned task is swallowed. Here it is in the history, and the world goes on.
 #[test]
 fn a_panic_is_in_the_history() {
-    let report = turmoil::simulate(7, exact(), async |world: World| {
+    let report = turmoil::simulate(7, once(), async |world: World| {
         world.spawn_node("a", async |_| panic!("broken"));
         sleep(SECOND).await;
         world.node("b").discovery().grant(TTL).await.unwrap();
     });
     let text = report.history.to_string();
-    assert_eq!(text.matches("a          panic    task program: broken").count(), 1, "{text}");
+    assert_eq!(text.matches("panic    task program: broken").count(), 1, "{text}");
 }
 
 /// A panic of the story ends the run, with its seed.
 #[test]
 #[should_panic(expected = "seed 42: no such luck")]
 fn a_failed_story_names_its_seed() {
-    turmoil::simulate(42, exact(), async |_| panic!("no such luck"));
+    turmoil::simulate(42, once(), async |_| panic!("no such luck"));
 }
 
 /// A node that listens, and says hello.
@@ -56,7 +57,7 @@ async fn greeter(node: Node) {
 /// crashed refuses, and the connections to it are reset.
 #[test]
 fn f1_f2_a_crash_is_told_and_a_power_loss_is_not() {
-    turmoil::simulate(7, exact(), async |world: World| {
+    turmoil::simulate(7, once(), async |world: World| {
         for (name, fault) in [
             ("one", Fault::Crash { node: "one".to_owned(), down: None }),
             ("two", Fault::PowerLoss { node: "two".to_owned(), down: None }),
@@ -104,7 +105,7 @@ fn the_dead_come_back() {
         Fault::Crash { node: "a".to_owned(), down: Some(SECOND) },
         Fault::PowerLoss { node: "a".to_owned(), down: Some(SECOND) },
     ] {
-        turmoil::simulate(7, exact(), async move |world: World| {
+        turmoil::simulate(7, once(), async move |world: World| {
             let before = world.spawn_node("a", greeter);
             sleep(SECOND).await;
             world.apply(&fault).unwrap();
@@ -129,7 +130,7 @@ fn the_dead_come_back() {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "that is what is tested")]
 fn stray_tasks_are_counted() {
-    let report = turmoil::simulate(7, exact(), async |world: World| {
+    let report = turmoil::simulate(7, once(), async |world: World| {
         world.spawn_node("a", async |_: Node| {
             tokio::spawn(std::future::pending::<()>());
             tokio::spawn(std::future::pending::<()>());
@@ -149,14 +150,14 @@ fn stray_tasks_are_counted() {
 /// made again: with messages lost all the time, a service stays registered, and no promise is broken.
 #[test]
 fn f10_lost_messages_cost_connections_only() {
-    let length = Duration::from_secs(120);
-    let lossy = setup().with_losses_ppm(5_000);
+    let length = Duration::from_secs(60);
+    let lossy = setup().with_losses_ppm(10_000);
     let report = play(7, lossy, Schedule::new(), length);
     assert_eq!(check(&report.history, &setup().profile), []);
     let (unwatched, watched) = (count(&report, "unwatch"), count(&report, "watch"));
     assert!(unwatched >= 3 && watched >= unwatched, "{unwatched} of {watched} watches ended");
     let renewed = count(&report, "renew");
-    assert!(renewed > 80, "{renewed} heartbeats");
+    assert!(renewed > 40, "{renewed} heartbeats");
     let calm = play(7, setup(), Schedule::new(), length);
     assert_eq!(count(&calm, "unwatch"), 0);
 }
@@ -166,14 +167,15 @@ fn f10_lost_messages_cost_connections_only() {
 #[test]
 fn f6_a_connection_counts_once_the_broker_has_spoken() {
     for lost in [Direction::FromBroker, Direction::ToBroker] {
-        turmoil::simulate(7, exact(), async move |world: World| {
+        turmoil::simulate(7, once(), async move |world: World| {
             let node = world.node("a");
             node.discovery().grant(TTL).await.unwrap();
-            world.apply(&Fault::Partition { node: "a".to_owned(), lost, lasts: 30 * SECOND }).unwrap();
+            world.apply(&Fault::Partition { node: "a".to_owned(), lost, lasts: 15 * SECOND }).unwrap();
             let began = Instant::now();
             let lost = node.discovery().grant(TTL).await.unwrap_err();
             assert_eq!((lost.code(), lost.effect()), ("unavailable", slipring_core::Effect::Unknown));
-            while began.elapsed() < 29 * SECOND {
+            assert!(began.elapsed() <= 5 * SECOND, "{:?}", began.elapsed());
+            while began.elapsed() < 14 * SECOND {
                 let began = Instant::now();
                 let refused = node.discovery().grant(TTL).await.unwrap_err();
                 assert_eq!((refused.code(), refused.effect()), ("unavailable", slipring_core::Effect::None));
@@ -189,7 +191,7 @@ fn f6_a_connection_counts_once_the_broker_has_spoken() {
 /// F17, F18: a request or a reply that the link loses has an effect that nobody knows, as on one runtime.
 #[test]
 fn f17_f18_a_lost_call_is_unknown() {
-    turmoil::simulate(7, exact(), async |world: World| {
+    turmoil::simulate(7, once(), async |world: World| {
         let node = world.node("a");
         world.apply(&Fault::LoseRequest { node: "a".to_owned() }).unwrap();
         let lost = node.discovery().put(key("never"), "".into(), None).await.unwrap_err();
@@ -205,7 +207,7 @@ fn f17_f18_a_lost_call_is_unknown() {
 /// F8, F12: messages take the time that they are told to take, in both directions, and more during a delay.
 #[test]
 fn f8_messages_take_their_time() {
-    turmoil::simulate(7, exact(), async |world: World| {
+    turmoil::simulate(7, once(), async |world: World| {
         let node = world.node("a");
         node.discovery().grant(TTL).await.unwrap();
         let round_trip = async || {
@@ -231,7 +233,7 @@ fn f8_messages_take_their_time() {
 /// F13: a node that stands still for longer than a lease finds it lost, and its connections as they were.
 #[test]
 fn f13_a_paused_node_goes_on() {
-    turmoil::simulate(7, exact(), async |world: World| {
+    turmoil::simulate(7, once(), async |world: World| {
         world.spawn_node("a", async |node: Node| {
             let lease = node.discovery().grant(TTL).await.unwrap();
             loop {
@@ -245,7 +247,7 @@ fn f13_a_paused_node_goes_on() {
         world.apply(&Fault::Pause { node: "a".to_owned(), lasts: 3 * TTL, suspended: true }).unwrap();
         sleep(3 * TTL + 5 * SECOND).await;
         let trace = world.trace();
-        let lost = trace.matching("beat: Some(\"lease_lost\")").count();
+        let lost = trace.matching("KeepAlive lease_lost").count();
         assert!(lost >= 3, "{lost} heartbeats after {began:?}\n{trace}");
     });
 }
@@ -254,7 +256,7 @@ fn f13_a_paused_node_goes_on() {
 /// open link carries everything.
 #[test]
 fn links_are_switched_by_hand() {
-    turmoil::simulate(7, exact(), async |world: World| {
+    turmoil::simulate(7, once(), async |world: World| {
         let node = world.node("a");
         let mut watch = node.discovery().watch(members(), Start::Snapshot).await.unwrap();
         node.link().cut();

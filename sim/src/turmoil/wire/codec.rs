@@ -86,7 +86,7 @@ choice!(Request {
     9 => Close {}
 });
 choice!(Down {
-    0 => Beat {},
+    0 => Beat { heard: heard },
     1 => Answer { id: id, answer: answer },
     2 => Item { id: id, item: item },
     3 => End { id: id }
@@ -402,7 +402,7 @@ mod tests {
         let batch = Batch { revision: Revision(5), changes };
         let items = [Ok(Item::Batch { batch }), Ok(Item::Message { message }), Err(Error::lagged(0))];
         let items = items.map(|item| Down::Item { id: 7, item });
-        answers.chain(items).chain([Down::Beat, Down::End { id: 1 }]).collect()
+        answers.chain(items).chain([Down::Beat { heard: 3 }, Down::End { id: 1 }]).collect()
     }
 
     /// Every kind of frame is read as it was written.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::select;
@@ -31,17 +32,19 @@ pub(crate) struct Broker {
 pub(crate) async fn serve(environment: Arc<dyn Environment>, broker: Broker, stream: Box<dyn ByteStream>) {
     let (read, write) = tokio::io::split(stream);
     let outbox = Arc::new(Outbox::default());
-    let messaging = (broker.messaging)();
+    let (messaging, heard) = ((broker.messaging)(), Arc::new(AtomicU64::new(0)));
     let mut session = Session {
         environment,
         discovery: broker.discovery,
         messaging,
         outbox: outbox.clone(),
         running: BTreeMap::new(),
+        heard: heard.clone(),
     };
-    session.say(&Down::Beat);
+    let beat = || Down::Beat { heard: heard.load(Ordering::Relaxed) };
+    let _fits = outbox.push(&beat());
     let reading = pin!(session.read(Incoming::new(read)));
-    let writing = pin!(outbox.drain(write, &Down::Beat));
+    let writing = pin!(outbox.drain(write, beat));
     select(reading, writing).await;
 }
 
@@ -51,6 +54,8 @@ struct Session {
     messaging: Arc<dyn Messaging>,
     outbox: Arc<Outbox>,
     running: BTreeMap<u64, Running>,
+    /// Frames that arrived.
+    heard: Arc<AtomicU64>,
 }
 
 /// A stream, or a request that waits for its reply. Dropped, it ends.
@@ -65,7 +70,10 @@ impl Session {
             // Who does not read its answers is not given more of them.
             self.outbox.room().await;
             match timeout(CLIENT_SILENCE_MAX, incoming.next()).await {
-                Ok(Ok(up)) => self.receive(up).await,
+                Ok(Ok(up)) => {
+                    self.heard.fetch_add(1, Ordering::Relaxed);
+                    self.receive(up).await;
+                }
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -152,10 +160,6 @@ impl Session {
 
     fn answer(&self, id: u64, answer: Result<Reply>) {
         answer_with(&self.outbox, id, answer);
-    }
-
-    fn say(&self, down: &Down) {
-        let _fits = self.outbox.push(down);
     }
 }
 
