@@ -202,6 +202,7 @@ impl World {
             node.crash();
             node.link().bury();
         }
+        self.shared.ground.end();
         let rest = self.rest().await;
         let (at, node) = (self.shared.log.elapsed(), BROKER.into());
         history.push(Moment { at, node, event: Event::Counted(rest) });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipring_sim::{Fault, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Scenario, Shape, World};
 use tokio::time::sleep;
 
 use crate::fleet::{Fleet, TTL, setup, stored};
@@ -21,7 +21,8 @@ pub(crate) fn all() -> Vec<Scenario> {
             Shape::new(nodes(), TTL, LENGTH).with_faults(|fault| matches!(fault, Fault::WallClock { .. })),
             rolling_restart,
         )
-        .with_setup(setup()),
+        .with_setup(setup())
+        .with_engine(Engine::Turmoil),
         Scenario::new(
             "u13088_no_call_hangs",
             "Whatever happens to those who are called, a call ends by its deadline",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipring_sim::{Fault, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Scenario, Shape, World};
 
 use crate::fleet::{Fleet, TTL, setup};
 
@@ -19,7 +19,8 @@ pub(crate) fn all() -> Vec<Scenario> {
             "lease_expiry",
             "Whatever happens to workers and broker, leases end on time, and who lives is registered again",
             shape(),
-        ),
+        )
+        .with_engine(Engine::Turmoil),
         scenario(
             "failover_storm",
             "Elections, restarts and pauses of the store, one after the other, cost nobody more than a while",

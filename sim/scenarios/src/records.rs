@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipring_sim::{Fault, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Scenario, Shape, World};
 use tokio::time::sleep;
 
 use crate::fleet::{Fleet, TTL, setup, stored};
@@ -18,7 +18,8 @@ pub(crate) fn all() -> Vec<Scenario> {
             "deregistration",
             "Who leaves is gone and stays gone, whatever is lost on the way; who joins again is found again",
             shape().with_operations(["leave", "join"], 12),
-        ),
+        )
+        .with_engine(Engine::Turmoil),
         scenario(
             "emptied_store",
             "A store that lost everything is filled again by those who live",

@@ -7,7 +7,7 @@ use slipring_core::{Change, Fact, Revision};
 use slipring_memory::store::StoreEvent;
 use slipring_sim::check::Violation;
 use slipring_sim::history::{Event, Moment};
-use slipring_sim::{Fault, Report, Scenario, Shape, World};
+use slipring_sim::{Engine, Fault, Report, Scenario, Shape, World};
 
 use crate::fleet::{Fleet, TTL, setup};
 
@@ -24,7 +24,8 @@ pub(crate) fn all() -> Vec<Scenario> {
             "shared_watcher",
             "However many clients come and go, they share one watch, and see what its store shows",
             Shape::new(NODES, TTL, LENGTH).with_operations(["leave", "join", "look", "look", "forget"], 16),
-        ),
+        )
+        .with_engine(Engine::Turmoil),
         scenario(
             "split_brain_clients",
             "A caller that is cut off keeps its last view, others go on, and in the end they agree",

@@ -57,14 +57,34 @@ enum Up {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Request {
-    Read { range: Range },
-    Commit { txn: Txn },
-    Watch { range: Range, start: Start },
-    Grant { ttl: Duration },
-    KeepAlive { lease: LeaseId },
-    Revoke { lease: LeaseId },
-    Subscribe { subscription: Subscription },
-    Ask { message: Message, timeout: Duration },
+    Read {
+        range: Range,
+    },
+    /// With its number in the history.
+    Commit {
+        number: u64,
+        txn: Txn,
+    },
+    Watch {
+        range: Range,
+        start: Start,
+    },
+    Grant {
+        ttl: Duration,
+    },
+    KeepAlive {
+        lease: LeaseId,
+    },
+    Revoke {
+        lease: LeaseId,
+    },
+    Subscribe {
+        subscription: Subscription,
+    },
+    Ask {
+        message: Message,
+        timeout: Duration,
+    },
     Flush,
     Close,
 }

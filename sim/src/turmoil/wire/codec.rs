@@ -75,7 +75,7 @@ choice!(Up {
 });
 choice!(Request {
     0 => Read { range: range },
-    1 => Commit { txn: txn },
+    1 => Commit { number: number, txn: txn },
     2 => Watch { range: range, start: start },
     3 => Grant { ttl: ttl },
     4 => KeepAlive { lease: lease },
@@ -351,7 +351,7 @@ mod tests {
         let txn = txn.put(key("c"), "v", Some(lease)).put(key("d"), "", None).delete(key("e"));
         let requests = [
             Request::Read { range: Range::All },
-            Request::Commit { txn },
+            Request::Commit { number: 3, txn },
             Request::Watch { range: key("a").into(), start: Start::Snapshot },
             Request::Watch { range: Prefix::new("a/").unwrap().into(), start: Start::After(Revision(1)) },
             Request::Grant { ttl },

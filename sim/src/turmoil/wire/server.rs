@@ -9,14 +9,17 @@ use std::time::Duration;
 use futures_util::future::select;
 use futures_util::{Stream, StreamExt};
 use slipring_core::{
-    ByteStream, Discovery, Environment, EnvironmentExt, Error, Message, Messaging, Result, Subscriber,
-    Subscription, Task, Watch,
+    ByteStream, Commit, Discovery, Environment, EnvironmentExt, Error, Message, Messaging, Result,
+    Subscriber, Subscription, Task, Txn, Watch,
 };
 use tokio::sync::oneshot;
+use tokio::task::{consume_budget, unconstrained};
 use tokio::time::timeout;
 
+use super::discovery::NO_NUMBER;
 use super::frame::{Incoming, Outbox};
 use super::{CLIENT_SILENCE_MAX, Down, Item, Reply, Request, Up};
+use crate::history::{Failure, TxnStep};
 
 /// What is served.
 #[derive(Clone)]
@@ -25,6 +28,8 @@ pub(crate) struct Broker {
     pub(crate) discovery: Arc<dyn Discovery>,
     /// The bus: a handle for each connection, which is closed with it.
     pub(crate) messaging: Arc<dyn Fn() -> Arc<dyn Messaging> + Send + Sync>,
+    /// Who is told what happens to a transaction here, by its number.
+    pub(crate) told: Arc<dyn Fn(u64, TxnStep) + Send + Sync>,
 }
 
 /// Serves one connection until it ends, or says nothing for too long. Calls are executed in the order in which
@@ -36,6 +41,7 @@ pub(crate) async fn serve(environment: Arc<dyn Environment>, broker: Broker, str
     let mut session = Session {
         environment,
         discovery: broker.discovery,
+        told: broker.told,
         messaging,
         outbox: outbox.clone(),
         running: BTreeMap::new(),
@@ -51,6 +57,7 @@ pub(crate) async fn serve(environment: Arc<dyn Environment>, broker: Broker, str
 struct Session {
     environment: Arc<dyn Environment>,
     discovery: Arc<dyn Discovery>,
+    told: Arc<dyn Fn(u64, TxnStep) + Send + Sync>,
     messaging: Arc<dyn Messaging>,
     outbox: Arc<Outbox>,
     running: BTreeMap<u64, Running>,
@@ -103,8 +110,8 @@ impl Session {
             Request::Read { range } => {
                 self.discovery.read(range).await.map(|snapshot| Reply::Snapshot { snapshot })
             }
-            Request::Commit { txn } => {
-                self.discovery.commit(txn).await.map(|commit| Reply::Commit { commit })
+            Request::Commit { number, txn } => {
+                self.commit(number, txn).await.map(|commit| Reply::Commit { commit })
             }
             Request::Grant { ttl } => self.discovery.grant(ttl).await.map(|lease| Reply::Lease { lease }),
             Request::KeepAlive { lease } => {
@@ -121,6 +128,20 @@ impl Session {
             Request::Close => self.messaging.close(Duration::ZERO).await.map(|()| Reply::Done),
         };
         self.answer(id, answer);
+    }
+
+    /// As over a link in memory, nobody comes between the arrival and the end.
+    async fn commit(&self, number: u64, txn: Txn) -> Result<Commit> {
+        consume_budget().await;
+        let tell = |step| {
+            if number != NO_NUMBER {
+                (self.told)(number, step);
+            }
+        };
+        tell(TxnStep::Arrived);
+        let answer = unconstrained(self.discovery.commit(txn)).await;
+        tell(TxnStep::Executed(answer.as_ref().copied().map_err(Failure::from)));
+        answer
     }
 
     fn watch(&mut self, id: u64, watch: Watch) {
