@@ -241,7 +241,8 @@ fn the_history_is_that_of_one_runtime() {
         let lines = history.to_string();
         let line = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().skip(1).collect();
-            let words = words.join(" ");
+            // Here a transaction is told where it is executed.
+            let words = words.join(" ").replace("broker txn", "a txn");
             words.split(", sent at").next().unwrap().to_owned()
         };
         lines.lines().map(line).collect()
