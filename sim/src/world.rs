@@ -212,6 +212,7 @@ impl World {
             node.link().bury();
         }
         std::mem::take(&mut *lock(&self.shared.graves)).iter().for_each(Link::bury);
+        self.shared.ground.end();
         let rest = self.rest().await;
         let (at, node) = (self.shared.log.elapsed(), BROKER.into());
         history.push(Moment { at, node, event: Event::Counted(rest) });
