@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use slipring_core::mutation::Mutation;
 use slipring_core::{
     Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, EnvironmentExt, Error,
     Messaging, MessagingCapabilities, Result, Task,
@@ -49,6 +50,11 @@ impl Platform {
             }
         };
         self.within("reading the store's identity", identity).await
+    }
+
+    /// Is this bug switched on?
+    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
+        self.settings.mutation.is(mutation)
     }
 
     /// One call to a backend, within the time that one may take.

@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+use slipring_core::mutation::Mutation;
 use slipring_core::service::ServiceReport;
 use slipring_core::{Error, Result};
 
@@ -73,6 +74,7 @@ impl Registry {
         shared.watchers.retain(|_, watcher| watcher.strong_count() > 0);
         if let Some(watcher) = shared.watchers.get(endpoint).and_then(Weak::upgrade)
             && !watcher.is_dead()
+            && !self.platform.mutated(Mutation::WatchPerClient)
         {
             return watcher;
         }

@@ -311,13 +311,7 @@ impl RuntimeBuilder {
         // Credentials that do not reach the deployment's keys are refused now, not when something is served.
         let reading = discovery.read(self.deployment.store_key().into());
         within(settings.backend_timeout, "reading the deployment's keys", reading).await?;
-        let lease = LeaseHolder::start(
-            discovery.clone(),
-            environment.clone(),
-            settings.lease_ttl,
-            settings.backend_timeout,
-        )
-        .await?;
+        let lease = LeaseHolder::start(discovery.clone(), environment.clone(), settings).await?;
         let lease = Arc::new(lease);
         let platform = Arc::new(Platform {
             discovery,

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer};
+use slipring_core::mutation::Mutated;
 use slipring_core::{Error, Result, parse_duration};
 
 /// What a runtime does when its lease is lost. In a file: `keep_serving` or `fence`.
@@ -68,6 +69,9 @@ pub struct Settings {
     /// How often a shared watcher compares itself with a fresh snapshot. Default 60 s.
     #[serde(deserialize_with = "duration")]
     pub reconcile_interval: Duration,
+    #[doc(hidden)]
+    #[serde(skip)]
+    pub mutation: Mutated,
 }
 
 impl Default for Settings {
@@ -89,6 +93,7 @@ impl Default for Settings {
             caller_silence_max: seconds(15),
             stream_items_max: 256,
             reconcile_interval: seconds(60),
+            mutation: Mutated::default(),
         }
     }
 }

@@ -26,6 +26,11 @@ pub struct Violation {
 }
 
 impl Violation {
+    /// For judges of one's own.
+    pub fn new(invariant: &'static str, at: Duration, what: impl Into<String>) -> Self {
+        Self { invariant, at, what: what.into() }
+    }
+
     /// What the invariant promises, in words.
     pub fn promise(&self) -> &'static str {
         let known = INVARIANTS.iter().find(|(name, _)| *name == self.invariant);

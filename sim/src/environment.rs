@@ -10,7 +10,7 @@ use slipring_core::{
 use tokio::task::JoinSet;
 
 use crate::history::{Death, Event};
-use crate::network::{Network, Sockets};
+use crate::network::{Net, Network, Sockets};
 use crate::pace::{Pace, Paced};
 use crate::random::Streams;
 use crate::run::panic_text;
@@ -31,7 +31,7 @@ const WALL_TIME_AT_START: Duration = Duration::from_secs(1_767_225_600);
 pub struct SimEnvironment {
     name: Arc<str>,
     log: Log,
-    network: Network,
+    network: Net,
     sockets: Sockets,
     pace: Pace,
     state: Mutex<State>,
@@ -53,7 +53,7 @@ impl SimEnvironment {
     }
 
     /// `shuffled`: the seed decides in which order tasks that are ready run.
-    pub(crate) fn in_world(name: &str, seed: u64, shuffled: bool, log: Log, network: Network) -> Self {
+    pub(crate) fn in_world(name: &str, seed: u64, shuffled: bool, log: Log, network: impl Into<Net>) -> Self {
         let mut streams = Streams::new(seed, name);
         let pace = Pace::new(shuffled.then(|| streams.next("scheduling")));
         let state = State {
@@ -62,6 +62,7 @@ impl SimEnvironment {
             facts: Vec::new(),
             tasks: Some(JoinSet::new()),
         };
+        let network = network.into();
         Self { name: name.into(), log, network, sockets: Sockets::default(), pace, state: Mutex::new(state) }
     }
 
@@ -143,7 +144,7 @@ impl Environment for SimEnvironment {
 
     async fn listen(&self, address: &str) -> Result<Box<dyn Listener>> {
         self.check()?;
-        self.network.listen(&self.sockets, address)
+        self.network.listen(&self.sockets, &self.name, address).await
     }
 
     async fn connect(&self, address: &str) -> Result<Box<dyn ByteStream>> {

@@ -1,19 +1,31 @@
 //! What happened in a run, as data.
 
-use std::fmt;
+mod difference;
+mod line;
+
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot, Subject};
 use slipring_memory::store::{LeaseEnd, StoreEvent};
 
+pub use self::difference::Difference;
+pub(crate) use self::line::REST_FROM;
 use crate::Fault;
+use crate::random::Fnv;
 
 /// All that happened in a run, in order. The events of the store are its commit order, so a checker is a
 /// replay. Printed, it is the run's [`Trace`](crate::Trace).
+///
+/// A run whose history is [taken](crate::World::take_history) piece by piece leaves the last piece; its
+/// [hash](Self::hash) is that of the whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     moments: Vec<Moment>,
+    /// How many moments were taken out before these, and their hash.
+    taken: usize,
+    hash_of_taken: Fnv,
 }
 
 /// One event, with its time and its place.
@@ -39,6 +51,8 @@ pub enum Event {
     Began,
     /// A node's life ended.
     Died(Death),
+    /// A node was given an operation.
+    Asked(String),
     /// A fault struck.
     Struck(Fault),
     /// A fault that lasts is over.
@@ -137,7 +151,7 @@ pub enum Death {
 impl History {
     /// A history out of these moments: for tests of checkers.
     pub fn new(moments: Vec<Moment>) -> Self {
-        Self { moments }
+        Self { moments, ..Self::default() }
     }
 
     /// What happened, in order.
@@ -145,8 +159,39 @@ impl History {
         &self.moments
     }
 
+    /// When the last event happened.
+    pub(crate) fn last_time(&self) -> Duration {
+        self.moments.last().map(|moment| moment.at).unwrap_or_default()
+    }
+
+    /// A number for all that happened, which is another one if anything of the [trace](crate::Trace) is. The
+    /// same on every machine and by every compiler.
+    pub fn hash(&self) -> u64 {
+        self.hashed().value()
+    }
+
+    /// The first moment in which another history differs; none if they are equal.
+    pub fn first_difference(&self, other: &Self) -> Option<Difference> {
+        Difference::between(self, other)
+    }
+
     pub(crate) fn push(&mut self, moment: Moment) {
         self.moments.push(moment);
+    }
+
+    /// Takes out what is in it; what is added later goes on from there.
+    pub(crate) fn take(&mut self) -> Self {
+        self.hash_of_taken = self.hashed();
+        self.taken += self.moments.len();
+        Self::new(std::mem::take(&mut self.moments))
+    }
+
+    fn hashed(&self) -> Fnv {
+        let mut hash = self.hash_of_taken;
+        for moment in &self.moments {
+            writeln!(hash, "{moment}").expect("a hash takes everything");
+        }
+        hash
     }
 }
 
@@ -154,15 +199,6 @@ impl History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.moments.iter().try_for_each(|moment| writeln!(f, "{moment}"))
-    }
-}
-
-/// Four columns: seconds, who, the kind of event, and the rest.
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, micros) = (self.at.as_secs(), self.at.subsec_micros());
-        write!(f, "{seconds:>6}.{micros:06} {:<10} {:<8} ", self.node, self.event.kind())?;
-        self.event.write(f)
     }
 }
 
@@ -174,6 +210,7 @@ impl Event {
             Self::Fact(_) => "fact",
             Self::Began => "begin",
             Self::Died(_) => "die",
+            Self::Asked(_) => "ask",
             Self::Struck(_) => "fault",
             Self::Healed(_) => "heal",
             Self::Panicked { .. } => "panic",
@@ -200,7 +237,7 @@ impl Event {
 
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Note(text) => write!(f, "{}", text.escape_debug()),
+            Self::Note(text) | Self::Asked(text) => write!(f, "{}", text.escape_debug()),
             Self::Fact(fact) => write!(f, "{fact:?}"),
             Self::Began => f.write_str("alive"),
             Self::Died(death) => write!(f, "{death}"),

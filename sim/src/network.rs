@@ -11,6 +11,53 @@ use tokio::sync::mpsc;
 pub(crate) use self::sockets::Sockets;
 use crate::history::Death;
 
+/// Where the connections of a node go.
+#[derive(Debug, Clone)]
+pub(crate) enum Net {
+    /// Between the nodes of a world, in memory.
+    Memory(Network),
+    /// Between the hosts of the simulation on turmoil that is running.
+    #[cfg(feature = "turmoil")]
+    Turmoil,
+}
+
+impl From<Network> for Net {
+    fn from(network: Network) -> Self {
+        Self::Memory(network)
+    }
+}
+
+impl Net {
+    /// Listens as `host`.
+    #[cfg_attr(not(feature = "turmoil"), expect(unused_variables, reason = "in memory all hosts are one"))]
+    pub(crate) async fn listen(
+        &self,
+        sockets: &Sockets,
+        host: &str,
+        address: &str,
+    ) -> Result<Box<dyn Listener>> {
+        match self {
+            Self::Memory(network) => network.listen(sockets, address),
+            #[cfg(feature = "turmoil")]
+            Self::Turmoil => crate::turmoil::net::listen(sockets, host, address).await,
+        }
+    }
+
+    /// Connects from the node of this name.
+    pub(crate) async fn connect(
+        &self,
+        sockets: &Sockets,
+        from: &str,
+        address: &str,
+    ) -> Result<Box<dyn ByteStream>> {
+        match self {
+            Self::Memory(network) => network.connect(sockets, from, address).await,
+            #[cfg(feature = "turmoil")]
+            Self::Turmoil => crate::turmoil::net::connect(sockets, address).await,
+        }
+    }
+}
+
 /// Byte streams between the nodes of a world, by address. Clones are the same network.
 ///
 /// A host is a name only: all nodes share all ports. Bytes arrive at once, whole and in order, and closing one
@@ -119,7 +166,8 @@ impl Addresses {
     }
 }
 
-fn parse(address: &str) -> Result<(&str, u16)> {
+/// The host and the port of an address.
+pub(crate) fn parse(address: &str) -> Result<(&str, u16)> {
     let parsed = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     parsed.filter(|(host, _)| !host.is_empty()).ok_or_else(|| {
         Error::invalid("address", address, "allowed: a host and a port number, such as 127.0.0.1:0")

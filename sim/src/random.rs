@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Independent streams of numbers by label, all from one seed: drawing one more number from one of them
 /// changes no other.
@@ -44,11 +45,41 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// FNV-1a: stable over releases of the compiler, unlike the standard library's hashes.
+/// FNV-1a: stable over releases of the compiler, unlike the standard library's hashes. What is written to it
+/// is hashed, piece by piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fnv(u64);
+
+impl Fnv {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0 = bytes
+            .iter()
+            .fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    }
+
+    pub(crate) fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// Of nothing.
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.add(text.as_bytes());
+        Ok(())
+    }
+}
+
 pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    let mut hash = Fnv::default();
+    hash.add(bytes);
+    hash.value()
 }
 
 fn hash(text: &str) -> u64 {
@@ -65,6 +96,17 @@ mod tests {
         let mut generator = SplitMix(1_234_567);
         let drawn = [generator.next(), generator.next(), generator.next()];
         assert_eq!(drawn, [6457827717110365317, 3203168211198807973, 9817491932198370423]);
+    }
+
+    /// The hash is FNV-1a: the published values for no text, and for "foobar", whole and in pieces.
+    #[test]
+    fn the_hash_is_fnv1a() {
+        assert_eq!(hash_bytes(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(hash_bytes(b"foobar"), 0x8594_4171_f739_67e8);
+        let mut pieces = Fnv::default();
+        fmt::Write::write_str(&mut pieces, "foo").unwrap();
+        fmt::Write::write_str(&mut pieces, "bar").unwrap();
+        assert_eq!(pieces.value(), hash_bytes(b"foobar"));
     }
 
     /// A stream does not depend on what was drawn from others.

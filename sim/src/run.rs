@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use slipring_memory::Profile;
@@ -14,11 +15,13 @@ use crate::world::World;
 ///
 /// The promise holds for code that keeps to the rules: entropy, wall time, connections and tasks from the
 /// node's environment, `select!` with `biased`, no `HashMap` order, and no `tokio::sync::watch` channel that
-/// several tasks wait for (tokio wakes them in a random order).
+/// several tasks wait for (tokio wakes them in a random order). So the scenario is run twice, and the two runs
+/// are compared, unless the setup has no [self-check](Setup::with_self_check).
 ///
 /// # Panics
-/// If the scenario does, with the seed and the end of the trace.
-pub fn run(seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
+/// If the scenario does, with the seed and the end of the trace; if the two runs differ, with the first event
+/// in which they do.
+pub fn run(seed: u64, scenario: impl AsyncFn(World)) -> Trace {
     run_with(seed, Profile::default(), scenario)
 }
 
@@ -26,7 +29,7 @@ pub fn run(seed: u64, scenario: impl AsyncFnOnce(World)) -> Trace {
 ///
 /// # Panics
 /// As [`run`].
-pub fn run_with(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(World)) -> Trace {
+pub fn run_with(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World)) -> Trace {
     Trace::from(&simulate(seed, setup, scenario).history)
 }
 
@@ -34,10 +37,17 @@ pub fn run_with(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(W
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// What happened.
+    /// What happened; its last piece, if the scenario [took](World::take_history) the others.
     pub history: History,
     /// Tasks that were started past the environments and are alive at the end, when all nodes are ended.
     pub stray_tasks: usize,
+}
+
+impl Report {
+    /// A number for the whole run: equal for equal runs, in every process and on every machine.
+    pub fn hash(&self) -> u64 {
+        self.history.hash()
+    }
 }
 
 /// [`run_with`], for those who check what happened rather than read it. At the end of the scenario all nodes
@@ -45,7 +55,33 @@ pub struct Report {
 ///
 /// # Panics
 /// As [`run`].
-pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(World)) -> Report {
+pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World)) -> Report {
+    let setup = setup.into();
+    let report = run_once(seed, setup.clone(), &scenario);
+    if setup.self_check {
+        let again = run_once(seed, setup, &scenario);
+        if let Some(difference) = report.history.first_difference(&again.history) {
+            panic!("seed {seed} does not decide the run: it was run twice, and {difference}");
+        }
+    }
+    report
+}
+
+fn run_once(seed: u64, setup: Setup, scenario: &impl AsyncFn(World)) -> Report {
+    let (report, panic) = attempt(seed, setup, scenario);
+    if let Some((_, what)) = panic {
+        let trace = Trace::from(&report.history);
+        panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
+    }
+    report
+}
+
+/// One run, with when the scenario ended in a panic and what it said, if it did.
+pub(crate) fn attempt(
+    seed: u64,
+    setup: impl Into<Setup>,
+    scenario: impl AsyncFnOnce(World),
+) -> (Report, Option<(Duration, String)>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -54,11 +90,8 @@ pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFnOnce(W
     runtime.block_on(async {
         let world = World::with(seed, setup);
         let run = AssertUnwindSafe(scenario(world.clone())).catch_unwind().await;
-        if let Err(panic) = run {
-            let (what, trace) = (panic_text(&*panic), world.trace());
-            panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
-        }
-        world.finish().await
+        let panic = run.err().map(|panic| (world.elapsed(), panic_text(&*panic).to_owned()));
+        (world.finish().await, panic)
     })
 }
 

@@ -1,16 +1,18 @@
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use slipring_core::{Error, Result};
 
-use crate::Fault;
 use crate::fault::millis;
+use crate::{Fault, Operation};
 
-/// Faults and when they strike, in the order of their times. A value that is written to a file as JSON, and
-/// replays after the code around it has changed.
+/// What nodes are asked to do and what goes wrong, each in the order of its times. A value that is written to
+/// a file as JSON, and replays after the code around it has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
+    operations: Vec<Operation>,
     faults: Vec<Timed>,
 }
 
@@ -30,6 +32,8 @@ pub struct Timed {
 #[serde(deny_unknown_fields)]
 struct File {
     version: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    operations: Vec<Operation>,
     faults: Vec<Timed>,
 }
 
@@ -58,14 +62,44 @@ impl Schedule {
         self
     }
 
+    /// With one more operation, after those of the same time. Parts of a millisecond are dropped.
+    #[must_use]
+    pub fn with_operation(mut self, at: Duration, node: impl Into<String>, what: impl Into<String>) -> Self {
+        let operation = Operation { at: whole_millis(at), node: node.into(), what: what.into() };
+        let place = self.operations.partition_point(|other| other.at <= operation.at);
+        self.operations.insert(place, operation);
+        self
+    }
+
     /// The faults, in order.
     pub fn faults(&self) -> &[Timed] {
         &self.faults
     }
 
-    /// As JSON: a version, and the faults with times in milliseconds.
+    /// The operations, in order.
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// When the last operation was given and the last fault is over, since it began to play. What ends only
+    /// with the world, such as a crash for good, counts from its beginning.
+    pub fn end(&self) -> Duration {
+        let faults = self.faults.iter().map(Timed::end);
+        self.operations.iter().map(|operation| operation.at).chain(faults).max().unwrap_or_default()
+    }
+
+    /// Both, in the order of their times; operations first.
+    pub(crate) fn steps(&self) -> Vec<Step<'_>> {
+        let operations = self.operations.iter().map(Step::Operation);
+        let mut steps: Vec<Step<'_>> = operations.chain(self.faults.iter().map(Step::Fault)).collect();
+        steps.sort_by_key(Step::at);
+        steps
+    }
+
+    /// As JSON: a version, and operations and faults with times in milliseconds.
     pub fn to_json(&self) -> String {
-        let file = File { version: Self::VERSION, faults: self.faults.clone() };
+        let operations = self.operations.clone();
+        let file = File { version: Self::VERSION, operations, faults: self.faults.clone() };
         serde_json::to_string_pretty(&file).expect("there are only texts and numbers in it")
     }
 
@@ -81,10 +115,15 @@ impl Schedule {
             return Err(Error::invalid("schedule", format!("version {version}"), problem));
         }
         let file: File = serde_json::from_str(text).map_err(invalid)?;
-        Ok(file.faults.into_iter().fold(Self::new(), |schedule, timed| schedule.with(timed.at, timed.fault)))
+        let asked =
+            file.operations.into_iter().fold(Self::new(), |schedule, Operation { at, node, what }| {
+                schedule.with_operation(at, node, what)
+            });
+        Ok(file.faults.into_iter().fold(asked, |schedule, timed| schedule.with(timed.at, timed.fault)))
     }
 
-    /// The smallest schedule found that still fails: with as few faults as it takes, and round times.
+    /// The smallest schedule found that still fails: with as few operations and faults as it takes, and round
+    /// times.
     ///
     /// `fails` runs a schedule and says whether it shows the failure; it has to give the same answer for the
     /// same schedule. It is called at most [`SHRINK_RUNS_MAX`](Self::SHRINK_RUNS_MAX) times. A schedule that
@@ -103,7 +142,7 @@ impl Schedule {
         }
         loop {
             let before = smallest.clone();
-            smallest = smallest.with_fewer_faults(&mut fails);
+            smallest = smallest.with_fewer_steps(&mut fails);
             smallest = smallest.with_rounder_times(&mut fails);
             if smallest == before {
                 return smallest;
@@ -114,15 +153,29 @@ impl Schedule {
     /// How often [`shrink`](Self::shrink) runs a schedule at most.
     pub const SHRINK_RUNS_MAX: usize = 2_000;
 
-    /// Takes away parts of the faults, smaller ones as larger ones do not go (Zeller's delta debugging).
-    fn with_fewer_faults(&self, fails: &mut impl FnMut(&Self) -> bool) -> Self {
+    /// Operations and faults.
+    fn len(&self) -> usize {
+        self.operations.len() + self.faults.len()
+    }
+
+    /// Without the steps of these numbers: first come the operations, then the faults.
+    fn without(&self, steps: Range<usize>) -> Self {
+        let border = self.operations.len();
+        let mut fewer = self.clone();
+        fewer.operations.drain(steps.start.min(border)..steps.end.min(border));
+        let faults = steps.start.max(border) - border..steps.end.max(border) - border;
+        fewer.faults.drain(faults);
+        fewer
+    }
+
+    /// Takes away parts of the steps, smaller ones as larger ones do not go (Zeller's delta debugging).
+    fn with_fewer_steps(&self, fails: &mut impl FnMut(&Self) -> bool) -> Self {
         let mut smallest = self.clone();
-        let mut part = smallest.faults.len().max(1);
+        let mut part = smallest.len().max(1);
         loop {
             let mut from = 0;
-            while from < smallest.faults.len() {
-                let mut fewer = smallest.clone();
-                fewer.faults.drain(from..(from + part).min(fewer.faults.len()));
+            while from < smallest.len() {
+                let fewer = smallest.without(from..(from + part).min(smallest.len()));
                 if fails(&fewer) {
                     smallest = fewer;
                 } else {
@@ -139,16 +192,16 @@ impl Schedule {
     /// Makes each time as round as it can be: nothing, seconds, tenths.
     fn with_rounder_times(&self, fails: &mut impl FnMut(&Self) -> bool) -> Self {
         let mut smallest = self.clone();
-        for fault in 0..smallest.faults.len() {
-            let times = 1 + smallest.faults[fault].fault.times().len();
-            for time in 0..times {
+        for step in 0..smallest.len() {
+            for time in 0..smallest.times(step).len() {
                 for unit_ms in [u64::MAX, 1_000, 100, 10] {
                     let mut rounder = smallest.clone();
-                    if !round(rounder.time(fault, time), unit_ms) {
+                    // A step whose time has changed may have another place, and another number of times: what
+                    // stood there is looked at again in the next round.
+                    if !rounder.times(step).into_iter().nth(time).is_some_and(|time| round(time, unit_ms)) {
                         break;
                     }
-                    // A fault whose time has changed may have another place: what stood there is looked at again
-                    // in the next round.
+                    rounder.operations.sort_by_key(|operation| operation.at);
                     rounder.faults.sort_by_key(|timed| timed.at);
                     if fails(&rounder) {
                         smallest = rounder;
@@ -160,13 +213,41 @@ impl Schedule {
         smallest
     }
 
-    /// The time at which a fault strikes, or one of the times in it. None of a fault is beyond its last.
-    fn time(&mut self, fault: usize, time: usize) -> &mut Duration {
-        let Timed { at, fault } = &mut self.faults[fault];
-        match time.checked_sub(1) {
-            None => at,
-            Some(time) => fault.times().into_iter().nth(time).unwrap_or(at),
+    /// When a step happens, and the times in it.
+    fn times(&mut self, step: usize) -> Vec<&mut Duration> {
+        match step.checked_sub(self.operations.len()) {
+            None => vec![&mut self.operations[step].at],
+            Some(fault) => {
+                let Timed { at, fault } = &mut self.faults[fault];
+                let mut times = vec![at];
+                times.extend(fault.times());
+                times
+            }
         }
+    }
+}
+
+/// One thing that happens when a schedule is played.
+pub(crate) enum Step<'a> {
+    Operation(&'a Operation),
+    Fault(&'a Timed),
+}
+
+impl Step<'_> {
+    /// When, since the schedule began to play.
+    pub(crate) fn at(&self) -> Duration {
+        match self {
+            Self::Operation(operation) => operation.at,
+            Self::Fault(timed) => timed.at,
+        }
+    }
+}
+
+impl Timed {
+    /// When it is over.
+    fn end(&self) -> Duration {
+        let mut fault = self.fault.clone();
+        self.at + fault.times().into_iter().map(|time| *time).sum::<Duration>()
     }
 }
 
@@ -187,10 +268,13 @@ fn invalid(error: serde_json::Error) -> Error {
     Error::invalid("schedule", place, error.to_string())
 }
 
-/// A line for each fault.
+/// A line for each operation and fault, in the order of their times.
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.faults.iter().try_for_each(|timed| writeln!(f, "{timed}"))
+        self.steps().iter().try_for_each(|step| match step {
+            Step::Operation(operation) => writeln!(f, "{operation}"),
+            Step::Fault(timed) => writeln!(f, "{timed}"),
+        })
     }
 }
 
@@ -280,6 +364,35 @@ mod tests {
             Schedule::new().with(Duration::ZERO, cut("a", seconds(2))).with(seconds(9), Fault::Compact);
         assert_eq!(smallest, expected);
         assert!(runs < 100, "{runs} runs");
+    }
+
+    /// Operations are written, read back, and shrink beside the faults: of many of both the two remain that
+    /// make the failure.
+    #[test]
+    fn operations_shrink_with_the_faults() {
+        let schedule = (0..20).fold(Schedule::new(), |schedule, number| {
+            let at = Duration::from_millis(700 * number);
+            let verb = if number == 11 { "stop" } else { "serve" };
+            schedule.with_operation(at, "a", verb).with(at, Fault::Compact)
+        });
+        assert_eq!(Schedule::from_json(&schedule.to_json()), Ok(schedule.clone()));
+        let smallest = schedule.shrink(|schedule| {
+            let stopped = schedule.operations().iter().find(|operation| operation.what == "stop");
+            stopped.is_some_and(|stopped| schedule.faults().iter().any(|timed| timed.at > stopped.at))
+        });
+        let expected = Schedule::new().with_operation(Duration::ZERO, "a", "stop");
+        assert_eq!(smallest, expected.with(seconds(13), Fault::Compact));
+        assert_eq!(smallest.to_string(), "at 0ns: a is asked: stop\nat 13s: compact\n");
+        assert_eq!(smallest.end(), seconds(13));
+    }
+
+    /// A schedule is over when its last fault has ended.
+    #[test]
+    fn a_schedule_has_an_end() {
+        let schedule =
+            Schedule::new().with(seconds(1), cut("a", seconds(5))).with(seconds(4), Fault::Compact);
+        assert_eq!(schedule.end(), seconds(6));
+        assert_eq!(Schedule::new().end(), Duration::ZERO);
     }
 
     /// A schedule that does not fail stays as it is, and one that always fails becomes empty.

@@ -3,8 +3,8 @@ use slipring_memory::Profile;
 use crate::Latency;
 
 /// What a world is like before anything goes wrong in it. The default is a broker with the default
-/// [`Profile`] that answers at once.
-#[derive(Debug, Clone, Default)]
+/// [`Profile`] that answers at once, and runs that check themselves.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Setup {
     /// What the broker can do and how exactly it keeps time.
@@ -17,12 +17,21 @@ pub struct Setup {
     pub messages: bool,
     /// Does the seed decide in which order tasks run that could run at the same moment?
     pub shuffled: bool,
+    /// Does a run happen twice, to see that the seed decides everything? It costs a second run.
+    pub self_check: bool,
 }
 
 impl Setup {
     /// The default.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            profile: Profile::default(),
+            latency: Latency::NONE,
+            lasting_requests: false,
+            messages: false,
+            shuffled: false,
+            self_check: true,
+        }
     }
 
     /// With a broker of this profile.
@@ -60,6 +69,19 @@ impl Setup {
     pub fn with_shuffling(mut self, shuffled: bool) -> Self {
         self.shuffled = shuffled;
         self
+    }
+
+    /// With a second run to compare with, or without: for those who run many seeds.
+    #[must_use]
+    pub fn with_self_check(mut self, self_check: bool) -> Self {
+        self.self_check = self_check;
+        self
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -6,29 +6,75 @@ use crate::random::Streams;
 use crate::schedule::Schedule;
 
 /// What a schedule is drawn for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Shape {
-    /// The nodes that may be struck; without any only the broker is.
+    /// The nodes that may be struck, and asked; without any only the broker is struck.
     pub nodes: Vec<String>,
     /// The time to live of the leases, around which faults matter most.
     pub ttl: Duration,
-    /// The time within which faults strike.
+    /// The time within which faults strike and operations are given.
     pub length: Duration,
-    /// How many faults there are at most, at least 1.
+    /// How many drawn faults there are at most, those that are sure aside.
     pub faults_max: usize,
+    /// What may go wrong.
+    pub faults: Choice,
+    /// What goes wrong once at least: one fault for each choice.
+    pub sure: Vec<Choice>,
+    /// What nodes may be asked to do.
+    pub verbs: Vec<String>,
+    /// How many operations there are at most.
+    pub operations_max: usize,
 }
 
+/// Is this fault one of those that are meant?
+pub type Choice = fn(&Fault) -> bool;
+
 impl Shape {
-    /// Faults for these nodes within this time; up to 12 of them.
+    /// Faults of all kinds for these nodes within this time, up to 12 of them, and no operations.
     pub fn new(nodes: impl IntoIterator<Item = impl Into<String>>, ttl: Duration, length: Duration) -> Self {
-        Self { nodes: nodes.into_iter().map(Into::into).collect(), ttl, length, faults_max: 12 }
+        Self {
+            nodes: nodes.into_iter().map(Into::into).collect(),
+            ttl,
+            length,
+            faults_max: 12,
+            faults: |_| true,
+            sure: Vec::new(),
+            verbs: Vec::new(),
+            operations_max: 0,
+        }
     }
 
-    /// With this many faults at most, at least 1.
+    /// With this many drawn faults at most. With 0 nothing goes wrong but what is [sure](Self::with_sure).
     #[must_use]
     pub fn with_faults_max(mut self, faults: usize) -> Self {
-        self.faults_max = faults.max(1);
+        self.faults_max = faults;
+        self
+    }
+
+    /// With these faults alone, such as `|fault| matches!(fault, Fault::Crash { .. })`.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Choice) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// With one such fault in each schedule, whatever else goes wrong.
+    #[must_use]
+    pub fn with_sure(mut self, fault: Choice) -> Self {
+        self.sure.push(fault);
+        self
+    }
+
+    /// With up to this many operations, out of these words. Each is given to a node of its own drawing.
+    #[must_use]
+    pub fn with_operations(
+        mut self,
+        verbs: impl IntoIterator<Item = impl Into<String>>,
+        operations_max: usize,
+    ) -> Self {
+        self.verbs = verbs.into_iter().map(Into::into).collect();
+        self.operations_max = operations_max;
         self
     }
 }
@@ -39,24 +85,14 @@ impl Schedule {
     /// a third of the time to live, just before and after its end, and the time of a failover.
     pub fn generate(seed: u64, shape: &Shape) -> Self {
         let mut dice = Dice { streams: Streams::new(seed, "schedule"), shape };
-        let mut kinds: Vec<Kind> = if shape.nodes.is_empty() { Vec::new() } else { OF_NODES.to_vec() };
-        kinds.extend(OF_BROKER);
-        let sure = dice.below("kind", kinds.len());
-        let mut number = 0;
-        kinds.retain(|_| {
-            number += 1;
-            number == sure + 1 || dice.one_in("swarm", 3)
-        });
-        let faults = 1 + dice.below("faults", shape.faults_max);
-        let (mut schedule, mut last) = (Self::new(), Duration::ZERO);
-        for _ in 0..faults {
-            last = dice.strike_after(last);
-            let kind = kinds[dice.below("kind", kinds.len())];
-            schedule = schedule.with(last, kind(&mut dice));
-        }
-        schedule
+        let schedule = dice.faults(Self::new());
+        let schedule = dice.sure_faults(schedule);
+        dice.operations(schedule)
     }
 }
+
+/// How often a fault is drawn until it is one of those that are meant.
+const DRAWS_MAX: usize = 16;
 
 /// Draws a fault of its kind.
 type Kind = fn(&mut Dice<'_>) -> Fault;
@@ -106,12 +142,76 @@ const FAILOVER_MAX: Duration = Duration::from_millis(1_900);
 /// How close to a decision "just before" and "just after" are.
 const EPSILON_MAX: Duration = Duration::from_millis(100);
 
+/// The kinds that can strike somebody.
+fn all_kinds(shape: &Shape) -> Vec<Kind> {
+    let of_nodes: &[Kind] = if shape.nodes.is_empty() { &[] } else { &OF_NODES };
+    of_nodes.iter().chain(&OF_BROKER).copied().collect()
+}
+
+/// At least 1.
+fn whole_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
 struct Dice<'a> {
     streams: Streams,
     shape: &'a Shape,
 }
 
 impl Dice<'_> {
+    fn faults(&mut self, mut schedule: Schedule) -> Schedule {
+        let mut kinds: Vec<Kind> = all_kinds(self.shape);
+        kinds.retain(|kind| self.draw(*kind, self.shape.faults).is_some());
+        if kinds.is_empty() || self.shape.faults_max == 0 {
+            return schedule;
+        }
+        let sure = self.below("kind", kinds.len());
+        let mut number = 0;
+        kinds.retain(|_| {
+            number += 1;
+            number == sure + 1 || self.one_in("swarm", 3)
+        });
+        let faults = 1 + self.below("faults", self.shape.faults_max);
+        let mut last = Duration::ZERO;
+        for _ in 0..faults {
+            last = self.strike_after(last);
+            let kind = kinds[self.below("kind", kinds.len())];
+            if let Some(fault) = self.draw(kind, self.shape.faults) {
+                schedule = schedule.with(last, fault);
+            }
+        }
+        schedule
+    }
+
+    fn sure_faults(&mut self, mut schedule: Schedule) -> Schedule {
+        for choice in &self.shape.sure {
+            let fault = all_kinds(self.shape).into_iter().find_map(|kind| self.draw(kind, *choice));
+            if let Some(fault) = fault {
+                let at = self.strike_after(Duration::ZERO);
+                schedule = schedule.with(at, fault);
+            }
+        }
+        schedule
+    }
+
+    fn operations(&mut self, mut schedule: Schedule) -> Schedule {
+        let Shape { nodes, verbs, operations_max, length, .. } = self.shape;
+        if nodes.is_empty() || verbs.is_empty() {
+            return schedule;
+        }
+        for _ in 0..self.below("operations", operations_max + 1) {
+            let at = Duration::from_millis(self.streams.next("operation") % whole_millis(*length));
+            let (node, verb) = (self.below("asked", nodes.len()), self.below("verb", verbs.len()));
+            schedule = schedule.with_operation(at, &nodes[node], &verbs[verb]);
+        }
+        schedule
+    }
+
+    /// A fault of a kind that is one of those that are meant, if there is one.
+    fn draw(&mut self, kind: Kind, meant: Choice) -> Option<Fault> {
+        (0..DRAWS_MAX).map(|_| kind(self)).find(meant)
+    }
+
     fn below(&mut self, label: &'static str, end: usize) -> usize {
         usize::try_from(self.streams.next(label) % end.max(1) as u64).expect("it is below a usize")
     }
@@ -121,8 +221,7 @@ impl Dice<'_> {
     }
 
     fn up_to(&mut self, max: Duration) -> Duration {
-        let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        Duration::from_millis(self.streams.next("duration") % millis)
+        Duration::from_millis(self.streams.next("duration") % whole_millis(max))
     }
 
     fn node(&mut self) -> String {
@@ -209,6 +308,40 @@ mod tests {
         let broker: BTreeSet<_> =
             (0..500).flat_map(|seed| kinds(&Schedule::generate(seed, &nobody))).collect();
         assert_eq!(broker.len(), OF_BROKER.len());
+    }
+
+    /// Faults are those that were chosen, one of a sure kind is in every schedule, and nothing goes wrong where
+    /// nothing may.
+    #[test]
+    fn a_shape_chooses_its_faults() {
+        let suspended = |fault: &Fault| matches!(fault, Fault::Pause { suspended: true, .. });
+        let crashes = shape().with_faults(|fault| matches!(fault, Fault::Crash { .. })).with_sure(suspended);
+        for seed in 0..100 {
+            let schedule = Schedule::generate(seed, &crashes);
+            let faults: Vec<_> = schedule.faults().iter().map(|timed| &timed.fault).collect();
+            assert_eq!(faults.iter().filter(|fault| suspended(fault)).count(), 1, "{schedule}");
+            assert!(faults.iter().all(|fault| suspended(fault) || matches!(fault, Fault::Crash { .. })));
+            assert!(faults.len() > 1, "{schedule}");
+            assert_eq!(Schedule::generate(seed, &shape().with_faults_max(0)), Schedule::new());
+            assert_eq!(Schedule::generate(seed, &shape().with_faults(|_| false)), Schedule::new());
+        }
+    }
+
+    /// Operations are drawn out of the verbs for the nodes, and change nothing of what goes wrong.
+    #[test]
+    fn operations_are_drawn_beside_the_faults() {
+        let busy = shape().with_operations(["serve", "stop"], 6);
+        let mut counts = BTreeSet::new();
+        for seed in 0..100 {
+            let schedule = Schedule::generate(seed, &busy);
+            assert_eq!(schedule.faults(), Schedule::generate(seed, &shape()).faults());
+            counts.insert(schedule.operations().len());
+            for operation in schedule.operations() {
+                assert!(["serve", "stop"].contains(&&*operation.what) && operation.at <= 10 * TTL);
+                assert!(["a", "b"].contains(&&*operation.node));
+            }
+        }
+        assert_eq!(counts, (0..=6).collect());
     }
 
     /// Many times are close to where a lease is decided, on both sides of it.

@@ -52,26 +52,54 @@ impl fmt::Debug for Trace {
 /// A history while it is written; clones write to the same one.
 #[derive(Clone)]
 pub(crate) struct Log {
-    began: Instant,
+    clock: Clock,
     watches: Arc<AtomicU64>,
     history: Arc<Mutex<History>>,
+}
+
+/// What tells the time.
+#[derive(Clone)]
+enum Clock {
+    /// The one runtime of a world; it began then.
+    Tokio(Instant),
+    /// The simulation around the hosts, each of which has a runtime of its own.
+    #[cfg(feature = "turmoil")]
+    Turmoil,
 }
 
 impl Log {
     /// An empty log that begins now.
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), watches: Arc::default(), history: Arc::default() }
+        Self::timed(Clock::Tokio(Instant::now()))
+    }
+
+    /// An empty log of a simulation on turmoil.
+    #[cfg(feature = "turmoil")]
+    pub(crate) fn on_turmoil() -> Self {
+        Self::timed(Clock::Turmoil)
+    }
+
+    fn timed(clock: Clock) -> Self {
+        Self { clock, watches: Arc::default(), history: Arc::default() }
     }
 
     /// The time since the log began.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        match &self.clock {
+            Clock::Tokio(began) => began.elapsed(),
+            // Outside of all hosts no time passes.
+            #[cfg(feature = "turmoil")]
+            Clock::Turmoil => turmoil::sim_elapsed().unwrap_or_else(|| self.history().last_time()),
+        }
     }
 
     /// Adds an event at the present time.
     pub(crate) fn add(&self, node: &Arc<str>, event: Event) {
-        let moment = Moment { at: self.elapsed(), node: node.clone(), event };
-        self.history().push(moment);
+        let now = self.elapsed();
+        let mut history = self.history();
+        // Hosts on turmoil take turns of a tick each, so that the next one begins before the last one ended.
+        let at = now.max(history.last_time());
+        history.push(Moment { at, node: node.clone(), event });
     }
 
     /// A number for a watch.
@@ -84,8 +112,13 @@ impl Log {
         self.history().clone()
     }
 
-    /// What was written so far; the log is empty then.
+    /// What was written so far; the log is empty then, and goes on.
     pub(crate) fn take(&self) -> History {
+        self.history().take()
+    }
+
+    /// The end of the log.
+    pub(crate) fn finish(&self) -> History {
         std::mem::take(&mut self.history())
     }
 

@@ -13,7 +13,7 @@ use slipring_memory::MemoryWorld;
 use slipring_memory::store::{Saved, StoreEvent};
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use self::node::Node;
 use self::servers::Servers;
@@ -46,6 +46,8 @@ struct Shared {
     saved: Mutex<Option<Saved>>,
     broker: Arc<SimEnvironment>,
     clock: Mutex<Task>,
+    /// When the schedule is over, if one is played.
+    plays_until: Mutex<Option<Instant>>,
 }
 
 /// Where one node lives after the other.
@@ -86,6 +88,7 @@ impl World {
                 saved: Mutex::default(),
                 broker,
                 clock,
+                plays_until: Mutex::default(),
             }),
         }
     }
@@ -144,10 +147,22 @@ impl World {
         self.shared.log.add(&STORE.into(), Event::Store { clock, event });
     }
 
-    /// What happened so far, as data.
+    /// What happened so far and was not [taken](Self::take_history), as data.
     pub fn history(&self) -> History {
         self.catch_up();
         self.shared.log.snapshot()
+    }
+
+    /// Virtual time since the world began.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.log.elapsed()
+    }
+
+    /// What happened since this was last called, or since the beginning; the world forgets it. For long runs,
+    /// which judge as they go and keep their memory small.
+    pub fn take_history(&self) -> History {
+        self.catch_up();
+        self.shared.log.take()
     }
 
     /// What happened so far, as text.
@@ -170,7 +185,7 @@ impl World {
     /// Ends all nodes, and gives what there is to tell.
     pub(crate) async fn finish(&self) -> Report {
         self.catch_up();
-        let history = self.shared.log.take();
+        let history = self.shared.log.finish();
         let nodes: Vec<Node> = self.places().values().map(|place| place.node.clone()).collect();
         nodes.iter().for_each(Node::crash);
         Report { history, stray_tasks: self.stray_tasks().await }

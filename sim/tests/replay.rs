@@ -59,7 +59,7 @@ fn at(line: &str) -> f64 {
 /// Promise 6: one process runs a seed twice and gets the same bytes; another seed is another run.
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
-    for seed in 0..20 {
+    for seed in 0..5 {
         assert_eq!(trace(seed), trace(seed));
         assert_eq!(stormy(seed), stormy(seed));
     }

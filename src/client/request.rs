@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use slipring_core::mutation::Mutation;
 use slipring_core::{Effect, Error, Fact, Headers, Result};
 use tokio::time::Instant;
 
@@ -156,8 +157,9 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         let began = Instant::now();
         let own = began + self.deadline;
         let deadline = self.outer.map_or(own, |outer| outer.min(own));
-        let limits = Limits { began, deadline, inactivity_max: self.inactivity_max };
         let platform = self.client.runtime.platform();
+        let patience = u32::from(platform.mutated(Mutation::DeadlineIsForgotten)) * DURATION_MAX;
+        let limits = Limits { began, deadline: deadline + patience, inactivity_max: self.inactivity_max };
         let number = self.client.runtime.caller().number();
         let started = Fact::CallStarted {
             endpoint: self.client.watcher.name().clone(),
@@ -180,7 +182,8 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         Req: Serialize + Sync,
     {
         let runtime = &self.client.runtime;
-        let policy = RetryPolicy::new().with_idempotent(self.idempotent);
+        let harmless = self.idempotent || runtime.platform().mutated(Mutation::UnknownIsRetried);
+        let policy = RetryPolicy::new().with_idempotent(harmless);
         let mut retry = Retry::new(policy, limits.deadline);
         let mut written = None;
         let mut tried = Vec::new();

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
+use slipring_core::mutation::Mutation;
 use slipring_core::service::{EndpointSpec, EndpointStats};
 use slipring_core::{Effect, Error, Fact, LeaseId, Result, Task};
 use tokio::sync::OnceCell;
@@ -244,9 +246,11 @@ impl ServingParts {
             .await;
         let mut server = self.server.lock().await;
         server.refuse();
+        let skipped = self.platform.mutated(Mutation::DrainIsSkipped);
+        let patience = if skipped { Duration::ZERO } else { settings.drain_timeout };
         phases
             .run("drain", async {
-                match server.drain(settings.drain_timeout, settings.close_timeout).await {
+                match server.drain(patience, settings.close_timeout).await {
                     0 => Outcome::Done,
                     left => Outcome::Abandoned(left),
                 }

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
+use slipring_core::mutation::Mutation;
 use slipring_core::{Discovery, Environment, Error, Fact, Lease, LeaseId, Result, Task};
 use tokio::time::Instant;
 
@@ -8,6 +8,7 @@ use super::keeper::{Keeper, Step};
 use crate::backoff::Backoff;
 use crate::observed::{Observed, Observer};
 use crate::platform::within;
+use crate::settings::Settings;
 
 /// What a runtime knows of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +40,7 @@ struct Shared {
     keeper: Mutex<Keeper>,
     state: Observed<LeaseState>,
     instance: u64,
-    ttl: Duration,
-    timeout: Duration,
+    settings: Settings,
 }
 
 impl LeaseHolder {
@@ -48,14 +48,13 @@ impl LeaseHolder {
     pub(crate) async fn start(
         discovery: Arc<dyn Discovery>,
         environment: Arc<dyn Environment>,
-        ttl: Duration,
-        timeout: Duration,
+        settings: Settings,
     ) -> Result<Self> {
-        let (lease, keeper) = grant(&*discovery, &*environment, ttl, timeout).await?;
+        let (lease, keeper) = grant(&*discovery, &*environment, &settings).await?;
         environment.observe(&Fact::LeaseHeld { instance: lease.id.0, lease: lease.id, epoch: 1 });
         let state = Observed::new(LeaseState::Held { lease: lease.id, epoch: 1 });
         let keeper = Mutex::new(keeper);
-        let shared = Arc::new(Shared { keeper, state, instance: lease.id.0, ttl, timeout });
+        let shared = Arc::new(Shared { keeper, state, instance: lease.id.0, settings });
         let kept = shared.clone();
         let vital = environment.clone();
         let start = move || -> slipring_core::BoxFuture<'static, ()> {
@@ -165,10 +164,14 @@ impl Shared {
 
     /// Asks for a new lease until there is one.
     async fn regain(&self, discovery: &dyn Discovery, environment: &dyn Environment) -> Lease {
+        if self.settings.mutation.is(Mutation::LossIsFinal) {
+            return std::future::pending().await;
+        }
+        let late = self.settings.mutation.is(Mutation::LateGrantIsHeld);
         let mut backoff = Backoff::new(environment.random("lease backoff"));
         loop {
-            match grant(discovery, environment, self.ttl, self.timeout).await {
-                Ok((lease, keeper)) if keeper.alive(Instant::now()) => {
+            match grant(discovery, environment, &self.settings).await {
+                Ok((lease, keeper)) if late || keeper.alive(Instant::now()) => {
                     *self.keeper() = keeper;
                     return lease;
                 }
@@ -186,10 +189,10 @@ impl Shared {
 async fn grant(
     discovery: &dyn Discovery,
     environment: &dyn Environment,
-    ttl: Duration,
-    timeout: Duration,
+    settings: &Settings,
 ) -> Result<(Lease, Keeper)> {
     let (asked, wall) = (Instant::now(), environment.wall_time());
-    let lease = within(timeout, "granting a lease", discovery.grant(ttl)).await?;
-    Ok((lease, Keeper::new(lease.id, lease.ttl, asked, wall)))
+    let granting = discovery.grant(settings.lease_ttl);
+    let lease = within(settings.backend_timeout, "granting a lease", granting).await?;
+    Ok((lease, Keeper::new(lease.id, lease.ttl, asked, wall).with_mutation(settings.mutation)))
 }

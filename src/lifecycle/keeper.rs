@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use slipring_core::LeaseId;
+use slipring_core::mutation::{Mutated, Mutation};
 use tokio::time::Instant;
 
 /// Longer times to live are taken for this, so that no sum of times overflows.
@@ -39,6 +40,7 @@ pub struct Keeper {
     /// By how much wall time ran ahead of the monotonic clock, in all.
     slept: Duration,
     lost: bool,
+    mutation: Mutated,
 }
 
 /// A heartbeat that was sent: goes back in with its answer.
@@ -78,7 +80,15 @@ impl Keeper {
             looked: (granted_sent_at, wall),
             slept: Duration::ZERO,
             lost: false,
+            mutation: Mutated::default(),
         }
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_mutation(mut self, mutation: Mutated) -> Self {
+        self.mutation = mutation;
+        self
     }
 
     /// The lease.
@@ -123,8 +133,12 @@ impl Keeper {
             return;
         }
         self.proven = beat;
+        if self.mutation.is(Mutation::DeadlineFromAnswer) {
+            self.proven.at = now;
+        }
         self.ttl = ttl.min(TTL_MAX);
-        let due = beat.at + self.ttl / 3;
+        let third = if self.mutation.is(Mutation::BeatsAreSlow) { self.ttl * 9 / 10 } else { self.ttl / 3 };
+        let due = beat.at + third;
         // While a later beat is under way, the answer to an earlier one brings none too soon after it.
         self.due = if beat == self.sent { due } else { due.min(self.due).max(self.sent.at + self.pause()) };
     }
@@ -138,12 +152,15 @@ impl Keeper {
 
     /// The store says that the lease does not exist.
     pub fn handle_lost(&mut self) {
-        self.lost = true;
+        self.lost = !self.mutation.is(Mutation::LossIsIgnored);
     }
 
     /// Compares the clocks. Wall time that runs ahead means that the machine may have been suspended; wall
     /// time that was set back means nothing.
     pub fn handle_wall(&mut self, now: Instant, wall: SystemTime) {
+        if self.mutation.is(Mutation::SleepIsIgnored) {
+            return;
+        }
         let (then, wall_then) = self.looked;
         let passed = wall.duration_since(wall_then).unwrap_or_default();
         self.slept += passed.saturating_sub(now.saturating_duration_since(then)).min(TTL_MAX);
@@ -161,7 +178,7 @@ impl Keeper {
 
     /// What is not believed of the TTL.
     fn margin(&self) -> Duration {
-        self.ttl / 20
+        if self.mutation.is(Mutation::NoMargin) { Duration::ZERO } else { self.ttl / 20 }
     }
 
     /// The shortest time between a failed beat and the next.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use indexmap::IndexMap;
+use slipring_core::mutation::Mutation;
 use slipring_core::{
     Effect, Error, Headers, Message, Pattern, Result, Subject, Subscriber, Subscription, Task,
 };
@@ -360,6 +361,9 @@ impl Incoming {
 
     fn finish(&mut self) {
         self.over = true;
+        if self.shared.platform.mutated(Mutation::CallIsLeaked) {
+            return;
+        }
         self.shared.table().swap_remove(&self.slot.ticket.call);
     }
 

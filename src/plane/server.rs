@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, poll};
+use slipring_core::mutation::Mutation;
 use slipring_core::service::{EndpointSpec, EndpointStats, InFlight, Requests, Service};
 use slipring_core::{BoxStream, Effect, Error, Fact, Message, Result, Subject, Task};
 use tokio::sync::{Notify, Semaphore};
@@ -221,7 +222,8 @@ impl Shared {
             return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
         }
         let tenure = self.lease.tenure(&*self.platform.environment);
-        if tenure.is_none() && self.platform.settings.lease_policy == LeasePolicy::Fence {
+        let fenced = self.platform.settings.lease_policy == LeasePolicy::Fence;
+        if tenure.is_none() && fenced && !self.platform.mutated(Mutation::FenceIsOpen) {
             return Err(Error::lease_lost(self.lease.id()));
         }
         if self.stats.in_flight() >= (self.limits.concurrency.saturating_add(self.limits.queue)) as u64 {

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use slipring_core::mutation::{Mutated, Mutation};
 use slipring_core::{Base, Batch, Change, Effect, Entry, Error, Key, Retry, Revision, Start};
 use tokio::time::Instant;
 
 use crate::backoff::{Backoff, PAUSE_MAX};
+
+/// A pause that nobody lives to see end.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long to pause after an error that trying again soon does not mend, such as wrong credentials.
 const PAUSE_PERMANENT: Duration = Duration::from_secs(10);
@@ -51,12 +55,15 @@ pub struct Options {
     pub silence_max: Duration,
     /// How often everything is compared with a fresh snapshot, even if nothing seems wrong.
     pub reconcile: Duration,
+    #[doc(hidden)]
+    pub mutation: Mutated,
 }
 
 impl Options {
     /// For a store that declares this; everything is compared once a minute.
     pub fn new(resume: bool, silence_max: Duration) -> Self {
-        Self { resume, silence_max, reconcile: Duration::from_secs(60) }
+        let mutation = Mutated::default();
+        Self { resume, silence_max, reconcile: Duration::from_secs(60), mutation }
     }
 
     /// Compares with a fresh snapshot this often, at most once a second.
@@ -149,6 +156,8 @@ impl Mirror {
             // A comparison that is due leaves the state as it is: nothing is known to be wrong.
             Phase::Open(_) | Phase::Closed(_) => {
                 let resume = self.resume.filter(|_| now < self.reconcile);
+                let skipped = u64::from(self.options.mutation.is(Mutation::MirrorSkipsOne));
+                let resume = resume.map(|seen| Revision(seen.0 + skipped));
                 self.start = resume.map_or(Start::Snapshot, Start::After);
                 self.phase = Phase::Opening;
                 self.heard = now;
@@ -229,10 +238,13 @@ impl Mirror {
             Phase::Open(_) | Phase::Opening => {}
         }
         let first = self.backoff.failures() == 0;
-        let pause = self.backoff.fail();
+        let mut pause = self.backoff.fail();
+        if self.options.mutation.is(Mutation::BrokenWatchIsLeft) {
+            pause = NEVER;
+        }
         self.phase = Phase::Closed(match resync {
             // What followed a resumption will not follow the snapshot, so this cannot spin either.
-            true if first || resumed => now,
+            true if (first || resumed) && pause != NEVER => now,
             false if is_permanent(&cause) => now + PAUSE_PERMANENT + pause,
             _ => now + pause,
         });
@@ -259,6 +271,9 @@ impl Mirror {
                 changes.push(Change::Put(entry.clone()));
             }
             self.entries.insert(entry.key.clone(), entry);
+        }
+        if self.options.mutation.is(Mutation::ResyncKeepsGhosts) {
+            self.entries.append(&mut gone);
         }
         // Deletions last: a set whose members were all replaced is never seen empty in between.
         changes.extend(gone.into_keys().map(Change::Delete));

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use slipring_core::mutation::{Mutated, Mutation};
 use slipring_core::{Bytes, Commit, Effect, Entry, Error, Guard, Key, LeaseId, Op, Result, Revision, Txn};
 use tokio::time::Instant;
 
@@ -77,13 +78,16 @@ pub struct Options {
     /// After a lost lease the first write comes at a random time within this: whole fleets lose theirs
     /// together.
     pub spread: Duration,
+    #[doc(hidden)]
+    pub mutation: Mutated,
 }
 
 impl Options {
     /// A store without transactions; checked every 10 s, with a spread of 500 ms.
     pub fn new(instance: u64, nonce: u64, anchor: Key) -> Self {
         let (check_interval, spread) = (Duration::from_secs(10), Duration::from_millis(500));
-        Self { instance, nonce, anchor, atomic_keys_max: 1, fencing: false, check_interval, spread }
+        let mutation = Mutated::default();
+        Self { instance, nonce, anchor, atomic_keys_max: 1, fencing: false, check_interval, spread, mutation }
     }
 
     /// A store that commits so many keys at once, and can fence or not.
@@ -254,7 +258,9 @@ impl<R: Record> Registrar<R> {
 
     /// Is this key gone from the store (or was it never there), as far as we know?
     pub fn withdrawn(&self, key: &Key) -> bool {
-        self.records.get(key).is_none_or(|one| one.record.is_none() && one.progress == Progress::Settled)
+        let assumed = self.options.mutation.is(Mutation::WithdrawalIsAssumed);
+        let gone = |one: &Tracked<R>| one.record.is_none() && (assumed || one.progress == Progress::Settled);
+        self.records.get(key).is_none_or(gone)
     }
 
     /// Is every key as wanted, as far as we know?
@@ -307,6 +313,11 @@ impl<R: Record> Registrar<R> {
                 self.anchor = Anchor::Unread;
                 self.resolve(Progress::Pending);
                 self.pause(now, None);
+            }
+            Err(error)
+                if self.options.mutation.is(Mutation::DoubtIsSuccess) && error.effect() != Effect::None =>
+            {
+                self.applied();
             }
             Err(error) => {
                 if self.options.fencing && error.effect() != Effect::None {
@@ -374,7 +385,9 @@ impl<R: Record> Registrar<R> {
             txn.ops.push(match &tracked.record {
                 Some(record) => {
                     let value = record.encode(held.lease, held.epoch);
-                    Op::Put { key: key.clone(), value, lease: Some(held.lease) }
+                    let unleased = self.options.mutation.is(Mutation::RecordsHaveNoLease);
+                    let lease = (!unleased).then_some(held.lease);
+                    Op::Put { key: key.clone(), value, lease }
                 }
                 None => Op::Delete { key: key.clone() },
             });
@@ -415,6 +428,9 @@ impl<R: Record> Registrar<R> {
     }
 
     fn unsettle(&mut self) {
+        if self.options.mutation.is(Mutation::NotRegisteredAgain) {
+            return;
+        }
         let wanted = self.records.values_mut().filter(|tracked| tracked.record.is_some());
         wanted.for_each(|tracked| tracked.progress = Progress::Pending);
     }
@@ -438,6 +454,9 @@ impl<R: Record> Registrar<R> {
 
     /// A check can only raise doubts.
     fn learn(&mut self, key: &Key, entry: Option<&Entry>) {
+        if self.options.mutation.is(Mutation::ChecksAreBlind) {
+            return;
+        }
         let Some(tracked) = self.records.get_mut(key) else { return };
         match (tracked.progress, &tracked.record, self.held) {
             (Progress::Rejected, ..) => tracked.progress = Progress::Pending,

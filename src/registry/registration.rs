@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use slipring_core::mutation::Mutation;
 use slipring_core::{Bytes, DiscoveryExt, Entry, Error, Key, LeaseId, Result, Task};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -41,10 +42,12 @@ impl Registration {
     pub(crate) fn start(platform: Arc<Platform>, lease: &LeaseHolder) -> Self {
         let (can, environment) = (&platform.discovery_can, &platform.environment);
         let anchor = platform.deployment.anchor_key(platform.instance);
-        let options = Options::new(platform.instance, environment.random("anchor nonce"), anchor)
-            .with_transactions(can.atomic_keys_max, can.fencing)
+        let fencing = can.fencing && !platform.mutated(Mutation::WritesAreNotFenced);
+        let mut options = Options::new(platform.instance, environment.random("anchor nonce"), anchor)
+            .with_transactions(can.atomic_keys_max, fencing)
             .with_check_interval(platform.settings.lease_ttl)
             .with_spread(platform.settings.lease_ttl / 20);
+        options.mutation = platform.settings.mutation;
         let registrar = Registrar::new(Instant::now(), options, environment.random("registrar jitter"));
         let shared = Arc::new(Shared {
             platform: platform.clone(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use slipring_core::mutation::Mutation;
 use slipring_core::{
     Batch, BoxStream, Change, DiscoveryExt, Effect, Error, Fact, Range, Result, Start, Task, Watch,
 };
@@ -93,8 +94,11 @@ struct Follower {
 impl Follower {
     fn new(platform: Arc<Platform>, view: Arc<View>) -> Self {
         let can = &platform.discovery_can;
-        let options = Options::new(can.resume, can.watch_silence_max)
-            .with_reconcile(platform.settings.reconcile_interval);
+        let deaf = platform.mutated(Mutation::SilenceIsIgnored);
+        let silence_max = if deaf { Duration::from_secs(365 * 24 * 3600) } else { can.watch_silence_max };
+        let mut options =
+            Options::new(can.resume, silence_max).with_reconcile(platform.settings.reconcile_interval);
+        options.mutation = platform.settings.mutation;
         let seed = platform.environment.random("watch jitter");
         let range = Range::Prefix(view.endpoint().instances());
         Self {
@@ -134,7 +138,8 @@ impl Follower {
     async fn reopen(&mut self, start: Start) -> Result<Option<Watch>> {
         if let Start::After(_) = start {
             let identity = Some(self.platform.store_identity().await?);
-            if self.identity.is_some() && self.identity != identity {
+            let ignored = self.platform.mutated(Mutation::IdentityIsIgnored);
+            if self.identity.is_some() && self.identity != identity && !ignored {
                 self.identity = identity;
                 self.mirror.handle_identity(Instant::now());
                 return Ok(None);
@@ -171,7 +176,14 @@ impl Follower {
         self.publish(Vec::new());
     }
 
-    fn publish(&self, changes: Vec<Change>) {
+    fn publish(&self, mut changes: Vec<Change>) {
+        if self.platform.mutated(Mutation::GoneIsCalled) {
+            changes.retain(|change| matches!(change, Change::Put(_)));
+        }
+        let broken = matches!(self.mirror.state(), State::Stale { .. });
+        if broken && self.platform.mutated(Mutation::BreakEmptiesView) {
+            changes.extend(self.mirror.entries().keys().cloned().map(Change::Delete));
+        }
         let changed = !changes.is_empty();
         self.view.apply(changes, state(self.mirror.state()));
         if let (true, State::Live(revision)) = (changed, self.mirror.state()) {

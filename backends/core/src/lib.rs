@@ -20,6 +20,8 @@ mod key;
 mod lease;
 mod message;
 mod messaging;
+#[doc(hidden)]
+pub mod mutation;
 mod parse;
 pub mod service;
 mod subject;

@@ -18,17 +18,18 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Stands before every key in etcd, and is never seen above: it keeps deployments apart.
     pub prefix: Option<Prefix>,
-    /// How long a call may take, dialling included.
+    /// How long a call may take, dialling included; what takes several, such as a long read, may take so long
+    /// for each. A heartbeat's caller will want a shorter bound of its own.
     pub call_timeout: Duration,
     /// How long dialling one server may take, TLS included.
     pub connect_timeout: Duration,
     /// How long [`capabilities`](slipring_core::Discovery::capabilities) waits for a server that is not up.
     pub startup_timeout: Duration,
-    /// A connection on which something is open is pinged after so much silence; 5 s at least, because etcd
-    /// ends connections that are pinged more often. One on which nothing is open is not pinged, because etcd
-    /// ends those too.
+    /// A connection is asked for a sign of life so often, idle or not; 5 s at least, because etcd ends
+    /// connections that are pinged more often.
     pub keep_alive_interval: Duration,
-    /// A connection that leaves a ping unanswered for so long is closed.
+    /// A connection that leaves that unanswered for so long is given up, and the next call dials another
+    /// server.
     pub keep_alive_timeout: Duration,
     /// A watch yields an item at least this often. A server is asked for a sign of life three times as often,
     /// and a stream of watches on which two of them are missing is ended.
@@ -180,7 +181,7 @@ impl Config {
         self
     }
 
-    /// With pings after this interval of silence, to be answered within this timeout.
+    /// With signs of life at this interval, each within this timeout.
     #[must_use]
     pub fn with_keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keep_alive_interval = interval;

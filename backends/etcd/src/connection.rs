@@ -7,7 +7,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use slipring_core::{BoxFuture, Effect, Environment, EnvironmentExt, Error, Result, Task};
 use tokio::sync::{Mutex, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 use tower::service_fn;
 
@@ -81,7 +81,10 @@ impl Connection {
             options = options.with_user(user, password.expose());
             options = options.with_auto_token_refresh(true);
         }
+        // Credentials are sent here, perhaps to a server that is hung.
+        let unanswered = Unanswered::new(|| self.skip());
         let client = Client::from_channel(channel, Some(options)).await;
+        unanswered.answered();
         let client = client.map_err(|error| error_of(&error, Effect::None))?;
         let link = Arc::new(Link { client, task });
         Ok(current.insert(link).clone())
@@ -130,9 +133,13 @@ impl Connection {
             && current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link))
         {
             *current = None;
-            if let Channels::Dialled(dialer) = &self.channels {
-                dialer.skip();
-            }
+            self.skip();
+        }
+    }
+
+    fn skip(&self) {
+        if let Channels::Dialled(dialer) = &self.channels {
+            dialer.skip();
         }
     }
 
@@ -144,12 +151,13 @@ impl Connection {
             .map_err(|error| Error::invalid("etcd endpoint", &self.config.endpoints[0], error.to_string()))?
             .http2_keep_alive_interval(self.config.keep_alive_interval)
             .keep_alive_timeout(self.config.keep_alive_timeout)
-            // etcd ends connections that are pinged while nothing is open on them.
+            // What is idle is asked instead, see `until_silent`.
             .keep_alive_while_idle(false)
             .executor(Tasks(self.environment.clone()));
-        let dialer = dialer.clone();
+        let (dialer, config) = (dialer.clone(), self.config.clone());
+        let dial = dialer.clone();
         let connector = service_fn(move |_| {
-            let dialer = dialer.clone();
+            let dialer = dial.clone();
             async move { dialer.dial().await.map(TokioIo::new) }
         });
         let (give, given) = oneshot::channel();
@@ -157,8 +165,9 @@ impl Connection {
             Box::pin(async move {
                 let channel = endpoint.connect_with_connector_lazy(connector);
                 // Nobody waits for it any more: then nobody uses it.
-                let _ = give.send(channel);
-                std::future::pending().await
+                let _ = give.send(Channel::Tonic(channel.clone()));
+                until_silent(Channel::Tonic(channel), &config).await;
+                dialer.skip();
             })
         };
         let task = match self.purpose {
@@ -166,32 +175,42 @@ impl Connection {
             Purpose::Heartbeats => self.environment.spawn_vital("etcd heartbeats", Box::new(live)),
         };
         let gone = |_| Error::unavailable(ETCD, "the task of the connection has ended", Effect::None);
-        Ok((Channel::Tonic(given.await.map_err(gone)?), task))
+        Ok((given.await.map_err(gone)?, task))
+    }
+}
+
+/// Asks a server for a sign of life again and again; resolves when one is missing.
+///
+/// A ping would be cheaper, but etcd takes pings on a connection on which nothing is open for an attack: the
+/// fourth ends the connection, also if they are half a minute apart.
+async fn until_silent(channel: Channel, config: &Config) {
+    // How a server is may be asked by anybody.
+    let Ok(mut client) = Client::from_channel(channel, None).await else { return };
+    loop {
+        sleep(config.keep_alive_interval).await;
+        let Ok(Ok(_)) = timeout(config.keep_alive_timeout, client.status()).await else { return };
     }
 }
 
 /// A question that is asked outside of [`Connection::call`], with a bound of its asker's own. Dropped without
-/// an answer, it gives its link up.
-pub(crate) struct Unanswered<'a> {
-    connection: &'a Connection,
-    link: Option<&'a Arc<Link>>,
-}
+/// an answer, it does what has to be done then.
+pub(crate) struct Unanswered<F: FnOnce()>(Option<F>);
 
-impl<'a> Unanswered<'a> {
-    pub(crate) fn new(connection: &'a Connection, link: &'a Arc<Link>) -> Self {
-        Self { connection, link: Some(link) }
+impl<F: FnOnce()> Unanswered<F> {
+    pub(crate) fn new(otherwise: F) -> Self {
+        Self(Some(otherwise))
     }
 
     /// There was an answer, whatever it was.
     pub(crate) fn answered(mut self) {
-        self.link = None;
+        self.0 = None;
     }
 }
 
-impl Drop for Unanswered<'_> {
+impl<F: FnOnce()> Drop for Unanswered<F> {
     fn drop(&mut self) {
-        if let Some(link) = self.link {
-            self.connection.give_up(link);
+        if let Some(otherwise) = self.0.take() {
+            otherwise();
         }
     }
 }

@@ -5,7 +5,7 @@ use slipring_core::{
     Commit, Discovery, DiscoveryCapabilities, Effect, Environment, Error, Lease, LeaseId, Range,
     ReadConsistency, Result, Snapshot, Start, Txn, Watch, WatchFidelity, async_trait,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::Config;
 use crate::connection::{Channels, Connection, Purpose, no_answer};
@@ -142,7 +142,9 @@ impl Discovery for EtcdDiscovery {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
-        lease::keep_alive(&self.0.heartbeats, lease).await
+        let bound = self.0.config.call_timeout;
+        let beat = timeout(bound, lease::keep_alive(&self.0.heartbeats, lease));
+        beat.await.unwrap_or_else(|_| Err(Error::unavailable(ETCD, no_answer(bound), Effect::Unknown)))
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<()> {

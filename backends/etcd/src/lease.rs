@@ -45,15 +45,15 @@ pub(crate) async fn grant(
     Err(Error::unavailable(ETCD, format!("no lease id that is free among {IDS_MAX}"), Effect::None))
 }
 
-/// One heartbeat. It is bounded by its caller alone: only the holder of the lease knows how long it may take.
-/// If the caller drops it unanswered, the next one dials another server.
+/// One heartbeat. Only the holder of the lease knows how long it may take. Dropped unanswered, it has the next
+/// one dial another server.
 ///
 /// Each has a stream of its own, because etcd answers the heartbeat of a lease that is past its end not
 /// before the lease is deleted, and lets all behind it wait.
 pub(crate) async fn keep_alive(connection: &Connection, lease: LeaseId) -> Result<Duration> {
     let id = id_on_the_wire(lease)?;
     let link = connection.link().await?;
-    let unanswered = Unanswered::new(connection, &link);
+    let unanswered = Unanswered::new(|| connection.give_up(&link));
     let mut client = link.client.lease_client();
     let beat = async {
         // The client swallows the first answer, so the time to live comes with the second.

@@ -6,6 +6,7 @@ mod routes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Poll;
 
+use slipring_core::mutation::{Mutated, Mutation};
 use slipring_core::{
     Effect, Error, Message, MessagingCapabilities, Pattern, QueueGroup, Result, Subject, Subscription,
     reject_at,
@@ -42,6 +43,7 @@ pub struct Bus {
     last_id: u64,
     /// Where a publish collects who gets its message; kept for its memory.
     targets: Vec<SubscriptionId>,
+    mutation: Mutated,
 }
 
 /// A subscription that is routed to, or has still something to be read.
@@ -64,7 +66,15 @@ impl Bus {
             routes: Routes::default(),
             last_id: 0,
             targets: Vec::new(),
+            mutation: Mutated::default(),
         }
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_mutation(mut self, mutation: Mutated) -> Self {
+        self.mutation = mutation;
+        self
     }
 
     /// What it can do.
@@ -98,6 +108,7 @@ impl Bus {
     pub fn subscribe(&mut self, connection: ConnectionId, wanted: Subscription) -> Result<SubscriptionId> {
         self.check(connection)?;
         let Subscription { pattern, queue, messages_max, .. } = wanted;
+        let queue = queue.filter(|_| !self.mutation.is(Mutation::GroupGetsAll));
         self.check_length("pattern", pattern.as_str())?;
         if !self.capabilities.wildcards && !pattern.is_exact() {
             return Err(Error::unsupported(
@@ -138,7 +149,8 @@ impl Bus {
         message.no_responders = false;
         let reply = message.reply.clone();
         let routed = self.route(message, random, readable);
-        if let (false, true, Some(reply)) = (routed, self.capabilities.no_responders, reply) {
+        let told = self.capabilities.no_responders && !self.mutation.is(Mutation::NobodyIsNotTold);
+        if let (false, true, Some(reply)) = (routed, told, reply) {
             self.tell_no_responders(connection, reply, readable);
         }
         Ok(())
@@ -232,6 +244,9 @@ impl Bus {
     ) -> bool {
         let mut targets = std::mem::take(&mut self.targets);
         self.routes.targets(&message.subject, random, &mut targets);
+        if self.mutation.is(Mutation::FanOutMissesOne) && targets.len() > 1 {
+            targets.pop();
+        }
         let last = targets.pop();
         for id in targets.drain(..) {
             self.deliver(id, message.clone(), readable);
@@ -248,6 +263,8 @@ impl Bus {
         if reader.buffer.is_empty() {
             readable.push(id);
         }
+        #[cfg(feature = "_mutants")]
+        let Some(message) = reader.buffer.mutated_push(message, self.mutation) else { return };
         reader.buffer.push(message);
     }
 

@@ -35,7 +35,11 @@ impl SharedBus {
     /// A bus that can do this and no more. `entropy` chooses among the members of a queue group, and the
     /// names of inboxes.
     pub fn new(capabilities: MessagingCapabilities, entropy: Arc<dyn Environment>) -> Arc<Self> {
-        let state = State { bus: Bus::new(capabilities), wakers: BTreeMap::new(), readable: Vec::new() };
+        Self::with(Bus::new(capabilities), entropy)
+    }
+
+    pub(crate) fn with(bus: Bus, entropy: Arc<dyn Environment>) -> Arc<Self> {
+        let state = State { bus, wakers: BTreeMap::new(), readable: Vec::new() };
         Arc::new(Self { state: Mutex::new(state), entropy })
     }
 

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use slipring_core::mutation::Mutated;
 use slipring_core::{DiscoveryCapabilities, MessagingCapabilities, ReadConsistency, Subject, WatchFidelity};
 
 /// What a world can do and how it behaves. The default is [`Profile::exact`].
@@ -31,6 +32,8 @@ pub struct Profile {
     pub on_restore: OnRestore,
     /// How fast the broker's clock runs, in millionths of the clock of its users, at least 1.
     pub clock_rate_ppm: u32,
+    #[doc(hidden)]
+    pub mutation: Mutated,
 }
 
 /// What becomes of the watches when the store is restored or emptied.
@@ -71,6 +74,7 @@ impl Profile {
             watch_progress_interval: Duration::from_secs(5),
             on_restore: OnRestore::Silence,
             clock_rate_ppm: 1_000_000,
+            mutation: Mutated::default(),
         }
     }
 

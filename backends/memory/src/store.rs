@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use slipring_core::mutation::Mutation;
 use slipring_core::{
     Base, Batch, Change, Commit, Entry, Error, Guard, Key, Lease, LeaseId, Op, Range, Result, Revision,
     Snapshot, Start, Txn, WatchFidelity,
@@ -14,6 +15,8 @@ use crate::{OnRestore, Profile};
 mod history;
 mod journal;
 mod leases;
+#[cfg(feature = "_mutants")]
+mod mutants;
 mod watches;
 
 use history::History;
@@ -48,6 +51,9 @@ pub struct Store {
     state: State,
     watches: Watches,
     journal: Journal,
+    /// The lease that ended last.
+    #[cfg(feature = "_mutants")]
+    ended: Option<LeaseId>,
 }
 
 /// A store's content: entries, leases and history. Watches are no part of it.
@@ -77,6 +83,8 @@ impl Store {
             state: State::new(),
             watches: Watches::default(),
             journal: Journal::default(),
+            #[cfg(feature = "_mutants")]
+            ended: None,
         }
     }
 
@@ -104,11 +112,17 @@ impl Store {
         self.advance(now);
         txn.check(self.profile.discovery.atomic_keys_max)?;
         self.check_sizes(&txn)?;
+        #[cfg(feature = "_mutants")]
+        let txn = self.mutated_txn(txn);
         if !txn.guards.iter().all(|guard| self.state.holds(guard)) {
             return Ok(Commit::Refused);
         }
         self.check_leases(&txn.ops)?;
-        self.write(txn.ops);
+        if self.is(Mutation::TxnIsSplit) {
+            txn.ops.into_iter().for_each(|op| self.write([op]));
+        } else {
+            self.write(txn.ops);
+        }
         Ok(Commit::Applied(self.revision()))
     }
 
@@ -127,6 +141,8 @@ impl Store {
                 return Err(Error::unsupported("resuming a watch", "start it with a snapshot"));
             }
         };
+        #[cfg(feature = "_mutants")]
+        let (after, base) = self.mutated_start(after, base);
         Ok((self.watches.open(range, after, &self.state.history)?, base))
     }
 
@@ -166,7 +182,10 @@ impl Store {
     /// `LeaseLost` if there is none, or if it is past its end and waits for its removal.
     pub fn keep_alive(&mut self, now: Duration, lease: LeaseId) -> Result<Duration> {
         self.advance(now);
-        let ttl = self.state.leases.renew(lease, now).ok_or(Error::lease_lost(lease))?;
+        let late = self.is(Mutation::DeadLeaseIsRenewed);
+        let ttl = self.state.leases.renew(lease, now, late).ok_or(Error::lease_lost(lease))?;
+        #[cfg(feature = "_mutants")]
+        self.mutate_renewed(lease, ttl);
         self.journal.add(now, || StoreEvent::Renewed(Lease { id: lease, ttl }));
         Ok(ttl)
     }
@@ -224,7 +243,9 @@ impl Store {
     pub fn revive(&mut self, now: Duration, by: Duration) {
         assert!(now >= self.now, "a store's time went backwards, from {:?} to {now:?}", self.now);
         self.now = now;
-        self.state.leases.renew_all(now + by);
+        if !self.is(Mutation::ElectionForgetsRenewal) {
+            self.state.leases.renew_all(now + by);
+        }
         self.journal.add(now, || StoreEvent::Revived { by });
     }
 
@@ -246,6 +267,8 @@ impl Store {
     /// `Compacted` if the history has passed a change that this watch was not given; `Unavailable` if the
     /// store was replaced. The watch is closed then.
     pub fn poll(&mut self, watch: WatchId) -> Result<Option<Batch>> {
+        #[cfg(feature = "_mutants")]
+        self.mutate_watch(watch);
         match self.profile.discovery.watch {
             WatchFidelity::Coalesced => self.watches.poll_merged(watch, &self.state.history),
             _ => self.watches.poll(watch, &self.state.history),
@@ -334,6 +357,8 @@ impl Store {
         let units = ttl.max(self.profile.discovery.ttl_min).as_nanos().div_ceil(unit);
         let lease = Lease { id, ttl: duration(units * unit) };
         self.state.leases.insert(lease, now);
+        #[cfg(feature = "_mutants")]
+        let lease = self.mutated_grant(lease);
         self.journal.add(now, || StoreEvent::Granted(lease));
         lease
     }
@@ -341,8 +366,10 @@ impl Store {
     fn end_lease(&mut self, lease: LeaseId, end: LeaseEnd) {
         self.journal.add(self.now, || StoreEvent::Ended { lease, end });
         let keys = self.state.leases.remove(lease).unwrap_or_default();
+        #[cfg(feature = "_mutants")]
+        let keys = self.mutated_end(lease, end, keys);
         let deletes = keys.into_iter().map(|key| Op::Delete { key });
-        if self.profile.discovery.expiry_atomic {
+        if self.profile.discovery.expiry_atomic && !self.is(Mutation::ExpirySplitsRevision) {
             self.write(deletes);
         } else {
             deletes.for_each(|delete| self.write([delete]));
@@ -353,11 +380,19 @@ impl Store {
     fn write(&mut self, ops: impl IntoIterator<Item = Op>) {
         let revision = Revision(self.revision().0 + 1);
         let changes: Vec<Change> = ops.into_iter().filter_map(|op| self.state.apply(op, revision)).collect();
-        if !changes.is_empty() {
+        if !changes.is_empty() || self.is(Mutation::IdleDeleteCounts) {
             let batch = self.state.history.append(changes, self.profile.history_revisions_max);
-            self.watches.announce(batch);
+            let untold = self.profile.mutation.is(Mutation::DeletionsAreNotTold)
+                && batch.changes.iter().all(|change| matches!(change, Change::Delete(_)));
+            if !untold {
+                self.watches.announce(batch);
+            }
             self.journal.add(self.now, || StoreEvent::Committed(batch.clone()));
         }
+    }
+
+    fn is(&self, mutation: Mutation) -> bool {
+        self.profile.mutation.is(mutation)
     }
 
     fn check_sizes(&self, txn: &Txn) -> Result<()> {
@@ -384,6 +419,7 @@ impl Store {
             Op::Delete { .. } => None,
         });
         match leases.find(|lease| !self.state.leases.contains(*lease)) {
+            Some(_) if self.is(Mutation::DeadLeaseIsAccepted) => Ok(()),
             Some(lease) => Err(Error::lease_lost(lease)),
             None => Ok(()),
         }

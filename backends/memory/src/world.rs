@@ -8,7 +8,7 @@ use slipring_core::{Batch, Environment, LeaseId, Range, Result, Revision, Snapsh
 use tokio::time::Instant;
 
 use crate::store::{Saved, Store, StoreEvent, WatchId};
-use crate::{MemoryDiscovery, MemoryMessaging, Profile, SharedBus};
+use crate::{Bus, MemoryDiscovery, MemoryMessaging, Profile, SharedBus};
 
 /// One store and one bus, shared by all handles that are taken from it.
 ///
@@ -50,7 +50,8 @@ impl MemoryWorld {
         let timeline =
             Timeline { rate_ppm: profile.clock_rate_ppm.max(1).into(), origin: None, frozen: None };
         let state = State { store, timeline, waiting: BTreeMap::new() };
-        let bus = SharedBus::new(profile.messaging, environment);
+        let bus = Bus::new(profile.messaging).with_mutation(profile.mutation);
+        let bus = SharedBus::with(bus, environment);
         Self { shared: Arc::new(Shared { profile, bus, observer, state: Mutex::new(state) }) }
     }
 

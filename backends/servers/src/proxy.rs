@@ -1,5 +1,6 @@
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +19,7 @@ pub struct Proxy {
     network: Arc<watch::Sender<Network>>,
     /// When each connection was made: after how many cuts.
     connections: Arc<watch::Sender<Vec<u64>>>,
+    accepted: Arc<AtomicUsize>,
     accepting: AbortHandle,
 }
 
@@ -63,9 +65,15 @@ impl Proxy {
         };
         let network = Arc::new(watch::Sender::new(Network::default()));
         let connections = Arc::new(watch::Sender::new(Vec::new()));
-        let accepting = Accepting { server, network: network.clone(), connections: connections.clone() };
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let accepting = Accepting {
+            server,
+            network: network.clone(),
+            connections: connections.clone(),
+            accepted: accepted.clone(),
+        };
         let accepting = tokio::spawn(accepting.run(listener));
-        Self { port, network, connections, accepting: accepting.abort_handle() }
+        Self { port, network, connections, accepted, accepting: accepting.abort_handle() }
     }
 
     /// Where it listens, as `127.0.0.1:port`.
@@ -76,6 +84,11 @@ impl Proxy {
     /// How many connections go through it.
     pub fn connections(&self) -> usize {
         self.connections.borrow().len()
+    }
+
+    /// How many connections were ever made to it.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Ends all connections, and refuses new ones, until [`mend`](Self::mend).
@@ -125,6 +138,7 @@ struct Accepting {
     server: String,
     network: Arc<watch::Sender<Network>>,
     connections: Arc<watch::Sender<Vec<u64>>>,
+    accepted: Arc<AtomicUsize>,
 }
 
 impl Accepting {
@@ -152,6 +166,7 @@ impl Accepting {
         // Out of file descriptors, most likely, if it fails: somebody has to close one first.
         while let Ok((client, _)) = listener.accept().await {
             let network = self.network.subscribe();
+            self.accepted.fetch_add(1, Ordering::Relaxed);
             let counted = Counted::new(self.connections.clone(), network.borrow().cuts);
             tokio::spawn(forward(client, self.server.clone(), network, counted));
         }

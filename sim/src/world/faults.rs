@@ -10,7 +10,7 @@ use super::{BROKER, BURIED_AFTER, Node, World, lock};
 use crate::fault::{Direction, Fault};
 use crate::history::{Death, Event};
 use crate::link::{Link, Server, Side};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Step};
 
 /// What leases get beyond their time to live after a restart and under a new leader: etcd's election timeout.
 const EXTENSION: Duration = Duration::from_secs(1);
@@ -33,22 +33,54 @@ impl World {
         Ok(())
     }
 
-    /// Has the faults of a schedule strike, each at its time from now. Returns at once. What cannot strike,
-    /// because its node never lived, is a note in the history.
+    /// Has the operations of a schedule given to their nodes and its faults strike, each at its time from now.
+    /// Returns at once. What cannot be, because its node never lived, or is down and asked to do something, is a
+    /// note in the history.
     pub fn play(&self, schedule: Schedule) {
         let (began, weak) = (Instant::now(), Arc::downgrade(&self.shared));
+        lock(&self.shared.plays_until).replace(began + schedule.end());
         let play = async move {
-            for timed in schedule.faults() {
-                sleep_until(began + timed.at).await;
+            for step in schedule.steps() {
+                sleep_until(began + step.at()).await;
                 let Some(shared) = weak.upgrade() else { return };
                 let world = World { shared };
-                if let Err(error) = world.apply(&timed.fault) {
-                    world.note(format_args!("{timed}: {error}"));
+                match step {
+                    Step::Fault(timed) => {
+                        if let Err(error) = world.apply(&timed.fault) {
+                            world.note(format_args!("{timed}: {error}"));
+                        }
+                    }
+                    Step::Operation(operation) => {
+                        if let Err(error) = world.ask(&operation.node, &operation.what) {
+                            world.note(format_args!("{operation}: {error}"));
+                        }
+                    }
                 }
             }
         };
         self.shared.broker.start("schedule", play).detach();
     }
+
+    /// Returns a moment after the [schedule](Self::play) is over: its last operation is given, and its last
+    /// fault that ends has ended. At once if none is played.
+    pub async fn calm(&self) {
+        let until = *lock(&self.shared.plays_until);
+        if let Some(until) = until {
+            sleep_until(until + Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Gives a node an operation: its program finds it in [`Node::operation`].
+    ///
+    /// # Errors
+    /// `NotFound` for a node that never lived; `Unavailable` for one that is down, or that has left
+    /// [`OPERATIONS_MAX`](Self::OPERATIONS_MAX) operations lying.
+    pub fn ask(&self, node: &str, what: &str) -> Result<()> {
+        self.known(node)?.ask(what)
+    }
+
+    /// How many operations may lie before a node that does not take them.
+    pub const OPERATIONS_MAX: usize = 1_024;
 
     fn strike_node(&self, fault: &Fault, node: &Node) {
         match fault {

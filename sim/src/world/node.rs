@@ -1,9 +1,12 @@
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use slipring_core::{BoxFuture, Discovery, Environment, Messaging};
+use slipring_core::{BoxFuture, Discovery, Effect, Environment, Error, Messaging, Result};
 use slipring_memory::MemoryWorld;
+use tokio::sync::Notify;
 
+use super::{World, lock};
 use crate::environment::SimEnvironment;
 use crate::history::{Death, Event};
 use crate::link::Link;
@@ -21,6 +24,14 @@ pub struct Node {
     link: Link,
     discovery: Arc<dyn Discovery>,
     messaging: Arc<dyn Messaging>,
+    inbox: Arc<Inbox>,
+}
+
+/// The operations that a node has not taken yet.
+#[derive(Debug, Default)]
+struct Inbox {
+    operations: Mutex<VecDeque<String>>,
+    arrived: Notify,
 }
 
 impl Node {
@@ -34,7 +45,8 @@ impl Node {
         let discovery = link.discovery(Arc::new(memory.discovery()));
         let messaging = link.messaging(Arc::new(memory.messaging()));
         log.add(&name, Event::Began);
-        Self { name, log, environment: Arc::new(environment), link, discovery, messaging }
+        let (environment, inbox) = (Arc::new(environment), Arc::default());
+        Self { name, log, environment, link, discovery, messaging, inbox }
     }
 
     /// Its name; from the second life on with the number of the life.
@@ -67,6 +79,17 @@ impl Node {
         self.log.add(&self.name, Event::Note(what.to_string()));
     }
 
+    /// The next operation of the [schedule](crate::Schedule) for this life of the node, in the order of their
+    /// times; waits for one. Each goes to one caller; giving up loses none.
+    pub async fn operation(&self) -> String {
+        loop {
+            if let Some(what) = lock(&self.inbox.operations).pop_front() {
+                return what;
+            }
+            self.inbox.arrived.notified().await;
+        }
+    }
+
     /// Is this life not over?
     pub fn is_alive(&self) -> bool {
         !self.environment.is_crashed()
@@ -86,6 +109,23 @@ impl Node {
             self.link.die(death);
             self.environment.die(death);
         }
+    }
+
+    pub(super) fn ask(&self, what: &str) -> Result<()> {
+        let refused = |cause| Err(Error::unavailable(&*self.name, cause, Effect::None));
+        if !self.is_alive() {
+            return refused("this node is down");
+        }
+        {
+            let mut operations = lock(&self.inbox.operations);
+            if operations.len() >= World::OPERATIONS_MAX {
+                return refused("it leaves too many operations lying");
+            }
+            operations.push_back(what.to_owned());
+        }
+        self.log.add(&self.name, Event::Asked(what.to_owned()));
+        self.inbox.arrived.notify_one();
+        Ok(())
     }
 
     pub(super) fn run(&self, program: BoxFuture<'static, ()>) {

@@ -61,7 +61,7 @@ impl WatchStream {
         // A stream opens with a request for a watch: one of an empty range, which is refused.
         let nothing = WatchOptions::new().with_range("a");
         let mut client = link.client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
-        let unanswered = Unanswered::new(&connection, &link);
+        let unanswered = Unanswered::new(|| connection.give_up(&link));
         let stream = client.watch("b", Some(nothing)).await;
         unanswered.answered();
         let (requests, answers) = stream.map_err(|error| error_of(&error, Effect::None))?.split();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use slipring_core::{Discovery, Range, Secret, Start};
 use slipring_etcd::{Config, EtcdDiscovery, TlsConfig};
-use slipring_servers::{Etcd, EtcdOptions, Version};
+use slipring_servers::{Etcd, EtcdOptions, Proxy, Version};
 use tokio::time::{Instant, sleep};
 
 use crate::fixture::{handle, key, next, put, range, system, until_ok};
@@ -127,6 +127,22 @@ async fn a_restart_forgets_tokens() {
     until_ok("a read", || store.read(range("mine/"))).await;
     until_ok("a heartbeat", || store.keep_alive(lease)).await;
     until_ok("a watch", || store.watch(range("mine/"), Start::Snapshot)).await;
+}
+
+/// A server that hangs when it is told who we are is left for another, by calls and heartbeats alike.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hung_endpoint_is_left_by_authentication() {
+    let server = Etcd::start(Version::Newer).await;
+    with_users(&server).await;
+    let lease = handle(worker(&server)).await.grant(Duration::from_secs(60)).await.unwrap();
+    let hung = Proxy::start(server.endpoint()).await;
+    hung.silence();
+    let config = Config::new([hung.endpoint(), server.endpoint()]).with_call_timeout(Duration::from_secs(1));
+    let store = EtcdDiscovery::new(config.with_user("worker", Secret::new("hunter2")), system()).unwrap();
+    assert_eq!(store.read(range("mine/")).await.unwrap_err().code(), "unavailable");
+    store.read(range("mine/")).await.unwrap();
+    assert_eq!(store.keep_alive(lease.id).await.unwrap_err().code(), "unavailable");
+    assert_eq!(store.keep_alive(lease.id).await.unwrap(), lease.ttl);
 }
 
 /// Certificates for a test: an authority, a server on 127.0.0.1, and a client.

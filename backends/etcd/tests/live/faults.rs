@@ -128,6 +128,67 @@ async fn f14_a_hung_server_is_noticed() {
     }
 }
 
+/// F14: whatever is asked of a server that stands still, the answer comes within `call_timeout`, and says
+/// rightly whether a write may have been executed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f14_whatever_is_asked_of_a_hung_server_ends() {
+    const BOUND: Duration = Duration::from_secs(2);
+    for version in Version::ALL {
+        let server = Etcd::start(version).await;
+        let store = handle(Config::new([server.endpoint()]).with_call_timeout(BOUND)).await;
+        let lease = store.grant(Duration::from_secs(60)).await.unwrap().id;
+        store.keep_alive(lease).await.unwrap();
+        let watch = store.watch(range("k/"), Start::Snapshot).await.unwrap();
+        server.pause();
+        let txn = || Txn::new().put(key("k/1"), "v", Some(lease));
+        let after = Start::After(Revision(1));
+        // The first of each kind finds the connection open, the second has to dial.
+        for round in 0..2 {
+            let began = Instant::now();
+            let timed = |error: Error| (error, began.elapsed());
+            let ends = tokio::join!(
+                async { ("read", Effect::None, timed(store.read(Range::All).await.unwrap_err())) },
+                async { ("commit", Effect::Unknown, timed(store.commit(txn()).await.unwrap_err())) },
+                async { ("watch", Effect::None, timed(store.watch(range("k/"), after).await.unwrap_err())) },
+                async { ("grant", Effect::Unknown, timed(store.grant(BOUND).await.unwrap_err())) },
+                async { ("keep_alive", Effect::Unknown, timed(store.keep_alive(lease).await.unwrap_err())) },
+                async { ("revoke", Effect::Unknown, timed(store.revoke(lease).await.unwrap_err())) },
+            );
+            let (read, commit, watch, grant, beat, revoke) = ends;
+            for (call, effect, (error, took)) in [read, commit, watch, grant, beat, revoke] {
+                println!("{version:?}: {call} {round} ended after {took:?}: {error}");
+                assert_eq!((error.code(), error.effect()), ("unavailable", effect), "{call}");
+                assert!(took < BOUND + Duration::from_secs(1), "{call} took {took:?}");
+            }
+        }
+        drop(watch);
+    }
+}
+
+/// A handle that is not used finds out by itself that its server hangs: the first call after that goes to
+/// another and does not fail, nor does the first heartbeat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_handle_notices_a_silent_connection() {
+    for version in Version::ALL {
+        let server = Etcd::start(version).await;
+        let hung = Proxy::start(server.endpoint()).await;
+        let config = Config::new([hung.endpoint(), server.endpoint()]);
+        let (interval, bound) = (Duration::from_secs(5), Duration::from_secs(1));
+        let store = handle(config.with_keep_alive(interval, bound)).await;
+        let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+        assert_eq!(store.keep_alive(lease.id).await.unwrap(), lease.ttl);
+        assert_eq!(hung.connections(), 2, "one for calls, one for heartbeats");
+        hung.silence();
+        // Nothing that could be waited for can be seen from outside.
+        sleep(interval + bound * 2).await;
+        let began = Instant::now();
+        let (read, beat) = tokio::join!(store.read(Range::All), store.keep_alive(lease.id));
+        println!("{version:?}: the first calls after the silence took {:?}", began.elapsed());
+        read.unwrap();
+        assert_eq!(beat.unwrap(), lease.ttl);
+    }
+}
+
 /// etcd-client #54, #48: with nothing but pings and signs of life, a connection that has gone silent under a
 /// watch is noticed, also when only one direction is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -376,8 +437,8 @@ async fn an_idle_connection_is_left_alone() {
     }
     sleep(IDLE).await;
     for (idle, watching, quiet, store, mut watch) in watched {
-        assert_eq!((idle.connections(), watching.connections()), (1, 1));
         quiet.read(Range::All).await.unwrap();
+        assert_eq!((idle.accepted(), watching.accepted()), (1, 1), "no connection but the first");
         let at = put(&store, "k/1", "v").await;
         assert_eq!(next(&mut watch).await.unwrap().revision, at);
     }

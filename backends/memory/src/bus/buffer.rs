@@ -1,5 +1,7 @@
 use std::collections::VecDeque;
 
+#[cfg(feature = "_mutants")]
+use slipring_core::mutation::{Mutated, Mutation};
 use slipring_core::{Error, Message, Result};
 
 /// The messages that wait for one reader: bounded; when full, the newest are dropped and counted.
@@ -34,6 +36,22 @@ impl Buffer {
         }
         let missed_before = std::mem::take(&mut self.missed);
         self.waiting.push_back(Waiting { missed_before, message });
+    }
+
+    /// What is left to be pushed of a message.
+    #[cfg(feature = "_mutants")]
+    pub(super) fn mutated_push(&mut self, message: Message, mutation: Mutated) -> Option<Message> {
+        if mutation.is(Mutation::LossIsNotCounted) && self.waiting.len() >= self.messages_max {
+            return None;
+        }
+        if mutation.is(Mutation::MessageTwice) {
+            self.push(message.clone());
+        }
+        if mutation.is(Mutation::NewestFirst) && !self.waiting.is_empty() {
+            self.waiting.push_front(Waiting { missed_before: 0, message });
+            return None;
+        }
+        Some(message)
     }
 
     /// The next message, or how many are missing here.

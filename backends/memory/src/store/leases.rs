@@ -26,9 +26,9 @@ impl Leases {
         self.ends.insert((end, lease.id));
     }
 
-    /// Gives a lease its whole time again; `None` if there is none, or if it is past its end.
-    pub(super) fn renew(&mut self, id: LeaseId, now: Duration) -> Option<Duration> {
-        let granted = self.granted.get_mut(&id).filter(|granted| now < granted.end)?;
+    /// Gives a lease its whole time again; `None` if there is none, or if it is past its end (unless `late`).
+    pub(super) fn renew(&mut self, id: LeaseId, now: Duration, late: bool) -> Option<Duration> {
+        let granted = self.granted.get_mut(&id).filter(|granted| late || now < granted.end)?;
         self.ends.remove(&(granted.end, id));
         granted.end = now + granted.ttl;
         self.ends.insert((granted.end, id));
@@ -66,6 +66,21 @@ impl Leases {
     /// The lease that ends first, if there is one.
     pub(super) fn first_end(&self) -> Option<(Duration, LeaseId)> {
         self.ends.first().copied()
+    }
+
+    /// Moves the end of a lease ahead.
+    #[cfg(feature = "_mutants")]
+    pub(super) fn hasten(&mut self, id: LeaseId, by: Duration) {
+        let Some(granted) = self.granted.get_mut(&id) else { return };
+        self.ends.remove(&(granted.end, id));
+        granted.end = granted.end.saturating_sub(by);
+        self.ends.insert((granted.end, id));
+    }
+
+    /// Never ends a lease.
+    #[cfg(feature = "_mutants")]
+    pub(super) fn overlook(&mut self, id: LeaseId) {
+        self.ends.retain(|(_, lease)| *lease != id);
     }
 
     pub(super) fn attach(&mut self, id: LeaseId, key: Key) {

@@ -116,6 +116,14 @@ impl Watches {
         self.woken.extend(self.watches.keys());
     }
 
+    /// Leaves out what is before a revision.
+    #[cfg(feature = "_mutants")]
+    pub(super) fn skip_to(&mut self, id: WatchId, to: Revision) {
+        if let Some(Watching { position: Position::Behind(next), .. }) = self.watches.get_mut(&id) {
+            *next = to.max(*next);
+        }
+    }
+
     fn replaced(&mut self, position: Position) {
         self.caught_up = Index::default();
         self.watches.values_mut().for_each(|watch| watch.position = position.clone());

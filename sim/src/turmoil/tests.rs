@@ -1,0 +1,3 @@
+//! What is known about turmoil, and how it is coped with.
+
+mod traps;
