@@ -55,6 +55,8 @@
 
 mod cancel;
 pub mod check;
+#[cfg(feature = "command")]
+pub mod command;
 mod environment;
 mod fault;
 pub mod history;
@@ -63,6 +65,7 @@ mod link;
 mod network;
 mod operation;
 mod pace;
+pub mod picture;
 mod random;
 mod run;
 mod scenario;

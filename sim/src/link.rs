@@ -1,9 +1,11 @@
 //! The way between a node and its broker, and how it breaks.
 
+mod cable;
 mod connection;
 mod discovery;
 mod flight;
 mod messaging;
+mod routed;
 mod state;
 
 use std::fmt;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use slipring_core::{Discovery, Effect, Messaging, Result, Snapshot};
 use tokio::sync::Notify;
 
+pub(crate) use self::cable::Cable;
 use self::connection::{Connection, Severed};
 use self::discovery::LinkedDiscovery;
 use self::messaging::LinkedMessaging;
@@ -82,6 +85,8 @@ pub(crate) struct Wiring {
     pub(crate) courier: Option<Weak<SimEnvironment>>,
     /// Each message lets other tasks run up to this many times.
     pub(crate) yields_max: u64,
+    /// The network that it stands for, where that is not a part of the link itself.
+    pub(crate) cable: Option<Arc<dyn Cable>>,
 }
 
 impl Link {
@@ -115,12 +120,15 @@ impl Link {
 
     /// What was last ordered with [`open`](Self::open), [`cut`](Self::cut) or [`silence`](Self::silence).
     pub fn mode(&self) -> LinkMode {
-        self.state().mode
+        self.state().ordered
     }
 
     /// How long messages take from now on, in each direction. What is under way is not concerned.
     pub fn set_latency(&self, latency: Latency) {
-        self.state().latency = latency;
+        match &self.0.wiring.cable {
+            Some(cable) => cable.set_latency(latency),
+            None => self.state().latency = latency,
+        }
     }
 
     /// The next `commit`, `grant`, `revoke` or `request` is executed, but its caller gets `Unavailable` with
@@ -150,6 +158,10 @@ impl Link {
 
     /// The network around the link of the life before is still as it was.
     pub(crate) fn inherit(&self, before: &Self) {
+        if let Some(cable) = &self.0.wiring.cable {
+            // It has outlived the node; but nobody holds its switch any more.
+            return cable::switch(&**cable, before.mode(), LinkMode::Open);
+        }
         let network = {
             let State { refused, held, stalled, overloaded, latency, delay, .. } = *before.state();
             State { refused, held, stalled, overloaded, latency, delay, ..State::default() }
@@ -159,6 +171,9 @@ impl Link {
 
     /// A direction lets nothing through, or does again. Such windows may overlap.
     pub(crate) fn hold(&self, to_broker: bool, from_broker: bool, held: bool) {
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable.hold(to_broker, from_broker, held);
+        }
         self.change(|state| {
             for (way, concerned) in [(Way::ToBroker, to_broker), (Way::FromBroker, from_broker)] {
                 if concerned {
@@ -170,6 +185,9 @@ impl Link {
 
     /// The connection breaks, and cannot be made until the window ends. Such windows may overlap.
     pub(crate) fn refuse(&self, refused: bool) {
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable.refuse(refused);
+        }
         self.change(|state| {
             count(&mut state.refused, refused);
             state.cuts += u64::from(refused);
@@ -178,6 +196,9 @@ impl Link {
 
     /// Messages take this much longer, or no longer do. Such windows add up.
     pub(crate) fn delay(&self, by: Duration, delayed: bool) {
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable.delay(by, delayed);
+        }
         self.change(|state| {
             state.delay = if delayed { state.delay + by } else { state.delay.saturating_sub(by) };
         });
@@ -230,6 +251,10 @@ impl Link {
 
     /// What the far side does from now on. A server that goes down breaks its connections.
     pub(crate) fn set_server(&self, side: Side, server: Server) {
+        let server = match &self.0.wiring.cable {
+            Some(cable) => cable.set_server(side, server),
+            None => server,
+        };
         self.change(|state| {
             state.server_cuts[side as usize] += u64::from(server == Server::Down);
             state.servers[side as usize] = server;
@@ -239,6 +264,9 @@ impl Link {
     /// Nothing passes any more, for good: after a crash calls fail, and the broker knows; after a power loss
     /// they hang, and it does not.
     pub(crate) fn die(&self, death: Death) {
+        if let Some(cable) = &self.0.wiring.cable {
+            cable.die(death);
+        }
         self.change(|state| {
             if state.death.is_none() {
                 state.death = Some(death);
@@ -262,10 +290,14 @@ impl Link {
     }
 
     fn set(&self, mode: LinkMode, what: &'static str) {
-        if self.state().mode == mode {
+        let before = std::mem::replace(&mut self.state().ordered, mode);
+        if before == mode {
             return;
         }
         self.tell(|| Event::Link(what));
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable::switch(&**cable, before, mode);
+        }
         self.change(|state| {
             state.mode = mode;
             state.cuts += u64::from(mode == LinkMode::Cut);
@@ -330,7 +362,12 @@ impl Link {
         }
     }
 
-    /// The time in the log, and a name for a watch.
+    /// A number that is unique in the log.
+    fn number(&self) -> u64 {
+        self.0.wiring.log.as_ref().map_or(0, |(log, _)| log.number())
+    }
+
+    /// The time in the log.
     fn now(&self) -> Duration {
         self.0.wiring.log.as_ref().map(|(log, _)| log.elapsed()).unwrap_or_default()
     }

@@ -34,7 +34,17 @@ impl From<Network> for Net {
 }
 
 impl Net {
+    /// The network between the nodes that faults can strike, if there is one.
+    pub(crate) fn between_nodes(&self) -> Option<&Network> {
+        match self {
+            Self::Memory(network) => Some(network),
+            #[cfg(feature = "turmoil")]
+            Self::Turmoil => None,
+        }
+    }
+
     /// Listens as `host`.
+    #[cfg_attr(not(feature = "turmoil"), expect(unused_variables, reason = "in memory all hosts are one"))]
     pub(crate) async fn listen(
         &self,
         sockets: &Sockets,

@@ -21,6 +21,8 @@ pub struct Setup {
     pub messages: bool,
     /// Does the seed decide in which order tasks run that could run at the same moment?
     pub shuffled: bool,
+    /// How many of a million messages the network loses, on turmoil: there a connection that lost one is lost.
+    pub losses_ppm: u32,
     /// Does a run happen twice, to see that the seed decides everything? It costs a second run.
     pub self_check: bool,
 }
@@ -35,6 +37,7 @@ impl Setup {
             lasting_requests: false,
             messages: false,
             shuffled: false,
+            losses_ppm: 0,
             self_check: true,
         }
     }
@@ -73,6 +76,14 @@ impl Setup {
     #[must_use]
     pub fn with_messages(mut self, messages: bool) -> Self {
         self.messages = messages;
+        self
+    }
+
+    /// With a network that loses so many of a million messages, where the world runs on turmoil. A connection that
+    /// lost one carries nothing any more, and its ends are not told.
+    #[must_use]
+    pub fn with_losses_ppm(mut self, losses: u32) -> Self {
+        self.losses_ppm = losses;
         self
     }
 

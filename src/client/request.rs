@@ -165,6 +165,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             endpoint: self.client.watcher.name().clone(),
             call: number,
             deadline: deadline.saturating_duration_since(began),
+            any: self.direct.is_none() && self.client.labels.is_empty(),
         };
         platform.environment.observe(&started);
         // Until something else is known: whoever drops a call cancels it.

@@ -463,5 +463,7 @@ impl Drop for Listed {
         if let Some(id) = &self.job.id {
             self.shared.jobs().remove(id);
         }
+        let (endpoint, instance) = (self.shared.name.clone(), self.shared.platform.instance);
+        self.shared.platform.environment.observe(&Fact::RequestEnded { endpoint, instance });
     }
 }

@@ -192,10 +192,10 @@ impl Connection {
         });
         let link = Arc::new(link.await?);
         let routes: Vec<_> = self.lock().routes.values().map(|entry| entry.route.clone()).collect();
-        for route in routes.iter().filter(|route| !route.sink().is_stopped()) {
+        for route in &routes {
             route.sink().gap();
             link.subscribe(route).await?;
-            // Whoever stopped it meanwhile found nothing to unsubscribe.
+            // Whoever stopped it, before or meanwhile, found nothing to unsubscribe.
             if route.sink().is_stopped() {
                 drop(route.close());
             }

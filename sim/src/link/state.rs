@@ -1,10 +1,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use slipring_core::{Snapshot, Subscriber};
+use slipring_core::Snapshot;
 
 use super::LinkMode;
 use super::messaging::Line;
+use super::routed::Routed;
 use crate::history::Death;
 use crate::latency::Latency;
 
@@ -47,6 +48,8 @@ pub(super) enum Flow {
 /// All that a link knows. Counters are windows of faults, which may overlap.
 #[derive(Default)]
 pub(super) struct State {
+    /// What was ordered by hand; and whether it is up to the link to keep to it.
+    pub(super) ordered: LinkMode,
     pub(super) mode: LinkMode,
     pub(super) death: Option<Death>,
     pub(super) refused: u32,
@@ -71,7 +74,7 @@ pub(super) struct State {
     pub(super) delay: Duration,
     pub(super) subscriptions: Vec<Weak<Line>>,
     /// Subscriptions of a node that lost power, of which the broker does not know.
-    pub(super) ghosts: Vec<Subscriber>,
+    pub(super) ghosts: Vec<Routed>,
 }
 
 impl State {

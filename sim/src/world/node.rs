@@ -3,7 +3,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use slipring_core::{BoxFuture, Discovery, Effect, Environment, Error, Messaging, Result};
-use slipring_memory::MemoryWorld;
 use tokio::sync::Notify;
 
 use super::{World, lock};
@@ -40,14 +39,13 @@ impl Node {
     pub(super) fn new(
         name: Arc<str>,
         log: Log,
-        environment: SimEnvironment,
+        environment: Arc<SimEnvironment>,
         link: Link,
-        memory: &MemoryWorld,
+        discovery: Arc<dyn Discovery>,
+        messaging: Arc<dyn Messaging>,
     ) -> Self {
-        let discovery = link.discovery(Arc::new(memory.discovery()));
-        let messaging = link.messaging(Arc::new(memory.messaging()));
         log.add(&name, Event::Began);
-        let (environment, inbox, cancellations) = (Arc::new(environment), Arc::default(), Arc::default());
+        let (inbox, cancellations) = (Arc::default(), Arc::default());
         Self { name, log, environment, link, discovery, messaging, inbox, cancellations }
     }
 
@@ -79,6 +77,12 @@ impl Node {
     /// Adds a line in the name of this node to the trace.
     pub fn note(&self, what: impl fmt::Display) {
         self.log.add(&self.name, Event::Note(what.to_string()));
+    }
+
+    /// Counts a rare situation that came about, under a name of the program's own:
+    /// a report counts them.
+    pub fn sometimes(&self, name: impl fmt::Display) {
+        self.log.add(&self.name, Event::Sometimes(name.to_string()));
     }
 
     /// The next operation of the [schedule](crate::Schedule) for this life of the node, in the order of their

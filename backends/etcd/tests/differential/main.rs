@@ -26,7 +26,6 @@ mod step;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Duration;
 
 use etcd_client::{Client, CompactionOptions, WatchOptions};
 use futures_util::future::join_all;
@@ -37,7 +36,7 @@ use slipring_servers::{Etcd, Version};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::contest::{Contest, Counts, KINDS};
-use crate::expiry::{Fate, Plan, plans};
+use crate::expiry::{Fate, Plan, Seen, plans};
 use crate::plain::Plain;
 use crate::planted::{Flaw, Planted};
 use crate::search::{cases, search};
@@ -150,17 +149,17 @@ fn the_simulator_is_like_the_adapter_on_etcd_3_5() {
 /// How often a sequence is begun again because the machine was too slow for its leases.
 const BEGUN_MAX: usize = 5;
 
-/// Carries out one sequence of plans on both, at the same time; how late the leases of etcd ended.
-async fn expire(etcd: &Etcd, sequence: u32, plans: &[Plan]) -> Result<Vec<Duration>, String> {
+/// Carries out one sequence of plans on both, at the same time; what was seen of etcd.
+async fn expire(etcd: &Etcd, sequence: u32, plans: &[Plan]) -> Result<Seen, String> {
     for begun in 0..BEGUN_MAX {
         let (real, world) = (adapter(etcd, &format!("expiry{sequence}.{begun}/")), memory::world());
         let simulated = world.discovery();
         let (real, simulated) = tokio::join!(expiry::run(&real, plans), expiry::run(&simulated, plans));
-        let (Some((real, delays)), Some((simulated, _))) = (real?, simulated?) else { continue };
-        if real != simulated {
-            return Err(format!("one:   {simulated:?}\n  other: {real:?}"));
+        let (Some(real), Some(simulated)) = (real?, simulated?) else { continue };
+        if real.outcome != simulated.outcome {
+            return Err(format!("one:   {:?}\n  other: {:?}", simulated.outcome, real.outcome));
         }
-        return Ok(delays);
+        return Ok(real);
     }
     Err(format!("begun {BEGUN_MAX} times, this machine is too slow for leases of seconds"))
 }
@@ -178,22 +177,26 @@ fn compare_expiry(version: Version) {
             sequences.set(sequences.get() + 1);
             expire(&etcd, sequences.get(), plans)
         });
-        for delays in join_all(runs).await {
-            all.borrow_mut().extend(delays?);
+        for seen in join_all(runs).await {
+            all.borrow_mut().push(seen?);
         }
         Ok(())
     });
     if let Err(found) = outcome {
         panic!("{version:?}: {:?}\n{}", found.steps, found.reason);
     }
-    report(version, sequences.get(), all.into_inner());
+    report(version, all.into_inner());
 }
 
-fn report(version: Version, sequences: u32, mut late: Vec<Duration>) {
+fn report(version: Version, seen: Vec<Seen>) {
+    let mut late: Vec<_> = seen.iter().flat_map(|seen| &seen.delays).collect();
     late.sort();
     let (min, median, max) = (late.first(), late.get(late.len() / 2), late.last());
+    let slack = seen.iter().map(|seen| seen.slack).max();
     println!(
-        "{version:?}: {sequences} sequences, {} leases ended late by min {min:?}, median {median:?}, max {max:?}",
+        "{version:?}: {} sequences, {} leases ended late by min {min:?}, median {median:?}, max {max:?}; \
+         the slack of the machine was up to {slack:?}",
+        seen.len(),
         late.len()
     );
 }
@@ -217,9 +220,9 @@ fn many_leases_end_at_once() {
     let runtime = runtime();
     let etcd = runtime.block_on(Etcd::start(Version::Newer));
     let plans = vec![Plan { seconds: 12, keys: 1, fate: Fate::Expires }; LEASES];
-    let late = runtime.block_on(expire(&etcd, 1, &plans)).unwrap();
-    assert_eq!(late.len(), LEASES);
-    report(Version::Newer, 1, late);
+    let seen = runtime.block_on(expire(&etcd, 1, &plans)).unwrap();
+    assert_eq!(seen.delays.len(), LEASES);
+    report(Version::Newer, vec![seen]);
 }
 
 /// The simulator declares what the adapter declares, but for how long a watch is silent, which is configured.

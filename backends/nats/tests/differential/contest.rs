@@ -111,8 +111,7 @@ impl Contest {
             Step::Stop(subscription) => {
                 if *subscription < self.subscribed.len() {
                     for side in &mut self.sides {
-                        side.stop(*subscription);
-                        side.settle().await;
+                        side.stop(*subscription).await;
                     }
                 }
             }
