@@ -12,7 +12,7 @@ mod invariants;
 mod leases;
 mod ledger;
 mod lines;
-mod names;
+pub(crate) mod names;
 mod owners;
 mod reads;
 mod registration;

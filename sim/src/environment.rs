@@ -96,6 +96,20 @@ impl SimEnvironment {
         self.state().wall_at_start -= by;
     }
 
+    /// Sets wall time wrong by up to this much, either way, as the seed says.
+    pub(crate) fn offset_wall_time(&self, max: Duration) {
+        let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+        if millis == 0 {
+            return;
+        }
+        let drawn = self.state().streams.next("wall offset") % millis.saturating_mul(2).saturating_add(1);
+        if drawn > millis {
+            self.jump_forward(Duration::from_millis(drawn - millis));
+        } else {
+            self.jump_back(Duration::from_millis(millis - drawn));
+        }
+    }
+
     /// What the component model did here, in order.
     pub fn facts(&self) -> Vec<Fact> {
         self.state().facts.clone()

@@ -134,6 +134,13 @@ pub enum Event {
         /// What it began with.
         base: Base,
     },
+    /// A watch could not be opened.
+    WatchRefused {
+        /// What was to be watched.
+        range: Range,
+        /// The error's code.
+        code: &'static str,
+    },
     /// A watch delivered a batch to its reader.
     WatchDelivered {
         /// The watch.
@@ -353,6 +360,7 @@ impl Event {
             Self::WatchDelivered { .. } => "batch",
             Self::WatchEnded { .. } => "unwatch",
             Self::WatchDropped { .. } => "drop",
+            Self::WatchRefused { .. } => "refuse",
             Self::Published(_) => "publish",
             Self::Delivered(_) => "deliver",
             Self::Subscribed { .. } => "sub",
@@ -402,6 +410,7 @@ impl Event {
             Self::WatchDelivered { watch, batch } => write!(f, "{watch} {}", Shown(batch)),
             Self::WatchEnded { watch, code } => write!(f, "{watch} {code}"),
             Self::WatchDropped { watch } => write!(f, "{watch}"),
+            Self::WatchRefused { range, code } => write!(f, "{} {code}", Shown(range)),
             Self::Published(letter) | Self::Delivered(letter) => write!(f, "{letter}"),
             Self::Subscribed { line, pattern, queue } => {
                 write!(f, "{line} to {pattern}")?;

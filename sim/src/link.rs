@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use slipring_core::{Discovery, Effect, Messaging, Result};
+use slipring_core::{Discovery, Effect, Messaging, Result, Snapshot};
 use tokio::sync::Notify;
 
 pub(crate) use self::cable::Cable;
@@ -119,6 +119,10 @@ impl Link {
     }
 
     /// What was last ordered with [`open`](Self::open), [`cut`](Self::cut) or [`silence`](Self::silence).
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "the field `mode` is what holds now, in a window of faults too"
+    )]
     pub fn mode(&self) -> LinkMode {
         self.state().ordered
     }
@@ -162,13 +166,11 @@ impl Link {
             // It has outlived the node; but nobody holds its switch any more.
             return cable::switch(&**cable, before.mode(), LinkMode::Open);
         }
-        let (refused, held, stalled, latency, delay) = {
-            let State { refused, held, stalled, latency, delay, .. } = *before.state();
-            (refused, held, stalled, latency, delay)
+        let network = {
+            let State { refused, held, stalled, overloaded, latency, delay, .. } = *before.state();
+            State { refused, held, stalled, overloaded, latency, delay, ..State::default() }
         };
-        self.change(|state| {
-            *state = State { refused, held, stalled, latency, delay, ..State::default() };
-        });
+        self.change(|state| *state = network);
     }
 
     /// A direction lets nothing through, or does again. Such windows may overlap.
@@ -209,6 +211,46 @@ impl Link {
     /// Nobody reads the watches, or somebody does again. Such windows may overlap.
     pub(crate) fn stall(&self, stalled: bool) {
         self.change(|state| count(&mut state.stalled, stalled));
+    }
+
+    /// The next heartbeats are lost, before or after they are executed.
+    pub(crate) fn lose_heartbeats(&self, beats: u32, executed: bool) {
+        self.state().beats_to_lose[usize::from(executed)] += beats;
+    }
+
+    /// The next message that is published does not arrive.
+    pub(crate) fn lose_next_publish(&self) {
+        self.state().publishes_to_lose += 1;
+    }
+
+    /// Calls to the store are refused, or no longer are. Such windows may overlap.
+    pub(crate) fn overload(&self, overloaded: bool) {
+        self.change(|state| count(&mut state.overloaded, overloaded));
+    }
+
+    /// All watches end.
+    pub(crate) fn reset_watches(&self) {
+        self.change(|state| state.watch_resets += 1);
+    }
+
+    /// The connection to the bus breaks; a new one can be made at once.
+    pub(crate) fn reset_bus(&self) {
+        self.change(|state| state.server_cuts[Side::Bus as usize] += 1);
+    }
+
+    /// Reads show this, and after a last call with nothing what there is. Such windows may overlap: the first
+    /// one decides.
+    pub(crate) fn go_stale(&self, content: Option<Snapshot>) {
+        self.change(|state| {
+            count(&mut state.stale_windows, content.is_some());
+            match content {
+                Some(content) => {
+                    state.stale.get_or_insert_with(|| Arc::new(content));
+                }
+                None if state.stale_windows == 0 => state.stale = None,
+                None => {}
+            }
+        });
     }
 
     /// What the far side does from now on. A server that goes down breaks its connections.
@@ -261,7 +303,7 @@ impl Link {
             return cable::switch(&**cable, before, mode);
         }
         self.change(|state| {
-            state.mode = mode;
+            state.actual = mode;
             state.cuts += u64::from(mode == LinkMode::Cut);
         });
     }
@@ -286,7 +328,7 @@ impl Link {
         if state.flow(side, Way::ToBroker) == Flow::Cut {
             return Err(Severed.with_effect(Effect::None));
         }
-        Ok(Connection { link: self.clone(), side, born: state.life(side) })
+        Ok(Connection { link: self.clone(), side, born: state.life(side), watch: None })
     }
 
     /// Waits until the state of the link (or what `wake` announces) answers the question.

@@ -321,9 +321,12 @@ mod tests {
             .with_operation(4 * TTL, "a", "two");
         let outcome = workers().replay(7, schedule);
         let text = outcome.report.history.to_string();
-        for expected in
-            ["a          note     one", "this node is down", "node nobody", "a#2        note     two"]
-        {
+        for expected in [
+            "a                note     one",
+            "this node is down",
+            "node nobody",
+            "a#2              note     two",
+        ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
         assert_eq!((lines(&outcome, "ask"), lines(&outcome, "note")), (2, 4));

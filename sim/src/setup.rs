@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use slipring_memory::Profile;
 
 use crate::Latency;
@@ -9,8 +11,10 @@ use crate::Latency;
 pub struct Setup {
     /// What the broker can do and how exactly it keeps time.
     pub profile: Profile,
-    /// How long messages take between a node and the broker, in each direction.
+    /// How long messages take between a node and the broker, and bytes between two nodes, in each direction.
     pub latency: Latency,
+    /// How far the wall time of a node is from the others' at most, ahead or behind.
+    pub wall_offset_max: Duration,
     /// Is a request executed that was sent, even if its caller gives up meanwhile?
     pub lasting_requests: bool,
     /// Are messages a part of the history? Those of a program under load are many.
@@ -29,6 +33,7 @@ impl Setup {
         Self {
             profile: Profile::default(),
             latency: Latency::NONE,
+            wall_offset_max: Duration::ZERO,
             lasting_requests: false,
             messages: false,
             shuffled: false,
@@ -48,6 +53,14 @@ impl Setup {
     #[must_use]
     pub fn with_latency(mut self, latency: Latency) -> Self {
         self.latency = latency;
+        self
+    }
+
+    /// With nodes whose wall time is off by up to this much, ahead or behind: F15. The seed says by how much for
+    /// each life of a node.
+    #[must_use]
+    pub fn with_wall_offset_max(mut self, max: Duration) -> Self {
+        self.wall_offset_max = max;
         self
     }
 

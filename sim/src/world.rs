@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use slipring_core::{BoxFuture, Discovery, EnvironmentExt, Range, Start, Task};
 use slipring_memory::MemoryWorld;
-use slipring_memory::store::Saved;
+use slipring_memory::store::{Saved, StoreEvent};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
@@ -46,12 +46,12 @@ struct Shared {
     places: Mutex<BTreeMap<String, Place>>,
     servers: Mutex<Servers>,
     saved: Mutex<Option<Saved>>,
+    /// The links of lives that lost power; the broker may not know yet.
+    graves: Mutex<Vec<Link>>,
     broker: Arc<SimEnvironment>,
     clock: Mutex<Task>,
     /// When the schedule is over, if one is played.
     plays_until: Mutex<Option<Instant>>,
-    /// The links of lives that ended without a word: the bus believes in them for a while.
-    silenced: Mutex<Vec<Link>>,
 }
 
 /// Where one node lives after the other.
@@ -76,7 +76,7 @@ impl World {
     }
 
     pub(crate) fn on(ground: Ground, seed: u64, setup: Setup) -> Self {
-        let (log, network) = ground.begin();
+        let (log, network) = ground.begin(seed, &setup);
         let broker = SimEnvironment::in_world(BROKER, seed, setup.shuffled, log.clone(), network.clone());
         let broker = ground.place(broker);
         let memory = MemoryWorld::observed(setup.profile.clone(), broker.clone(), {
@@ -96,10 +96,10 @@ impl World {
                 places: Mutex::default(),
                 servers: Mutex::default(),
                 saved: Mutex::default(),
+                graves: Mutex::default(),
                 broker,
                 clock,
                 plays_until: Mutex::default(),
-                silenced: Mutex::default(),
             }),
         }
     }
@@ -157,6 +157,12 @@ impl World {
         self.shared.log.add(&"scenario".into(), Event::Sometimes(name.to_string()));
     }
 
+    /// Adds what happened in a store that is not this world's own, so that the history can be judged as if it
+    /// were.
+    pub fn tell_store(&self, clock: Duration, event: StoreEvent) {
+        self.shared.log.add(&STORE.into(), Event::Store { clock, event });
+    }
+
     /// What happened so far and was not [taken](Self::take_history), as data.
     pub fn history(&self) -> History {
         self.catch_up();
@@ -205,7 +211,7 @@ impl World {
             node.crash();
             node.link().bury();
         }
-        lock(&self.shared.silenced).drain(..).for_each(|link| link.bury());
+        std::mem::take(&mut *lock(&self.shared.graves)).iter().for_each(Link::bury);
         let rest = self.rest().await;
         let (at, node) = (self.shared.log.elapsed(), BROKER.into());
         history.push(Moment { at, node, event: Event::Counted(rest) });
@@ -262,6 +268,7 @@ impl World {
         for side in [Side::Store, Side::Bus] {
             link.set_server(side, lock(&self.shared.servers).state(side));
         }
+        environment.offset_wall_time(setup.wall_offset_max);
         let (discovery, messaging) = (link.discovery(way.discovery), link.messaging(way.messaging));
         Node::new(name.into(), log.clone(), environment, link, discovery, messaging)
     }

@@ -80,9 +80,8 @@ impl LeaseHolder {
     }
 
     /// The epoch of the lease, if it is surely valid now.
-    pub(crate) fn tenure(&self, environment: &dyn Environment) -> Option<u64> {
+    pub(crate) fn tenure(&self, now: Instant, environment: &dyn Environment) -> Option<u64> {
         let LeaseState::Held { epoch, .. } = self.shared.state.get() else { return None };
-        let now = Instant::now();
         let mut keeper = self.shared.keeper();
         keeper.handle_wall(now, environment.wall_time());
         keeper.alive(now).then_some(epoch)

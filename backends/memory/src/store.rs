@@ -153,23 +153,27 @@ impl Store {
     /// `Invalid` if the time is zero or above [`TTL_MAX`](Self::TTL_MAX).
     pub fn grant(&mut self, now: Duration, ttl: Duration) -> Result<Lease> {
         self.advance(now);
-        if ttl.is_zero() || ttl > Self::TTL_MAX {
-            let problem = format!("it must be above zero and at most {:?}", Self::TTL_MAX);
-            return Err(Error::invalid("time to live", format!("{ttl:?}"), problem));
-        }
+        check_ttl(ttl)?;
         // A lease that was imported from another world may bear a name that is drawn here.
         let mut id = self.ids.draw();
         while self.state.leases.contains(id) {
             id = self.ids.draw();
         }
-        let unit = self.profile.ttl_unit.as_nanos().max(1);
-        let units = ttl.max(self.profile.discovery.ttl_min).as_nanos().div_ceil(unit);
-        let lease = Lease { id, ttl: duration(units * unit) };
-        self.state.leases.insert(lease, now);
-        #[cfg(feature = "_mutants")]
-        let lease = self.mutated_grant(lease);
-        self.journal.add(now, || StoreEvent::Granted(lease));
-        Ok(lease)
+        Ok(self.insert_lease(now, id, ttl))
+    }
+
+    /// [`grant`](Self::grant) under an id that the caller has drawn. It must never have been used before.
+    ///
+    /// # Errors
+    /// As in [`grant`](Self::grant); `AlreadyExists` if there is a lease of this id, ended or not, that is not
+    /// removed yet.
+    pub fn grant_as(&mut self, now: Duration, id: LeaseId, ttl: Duration) -> Result<Lease> {
+        self.advance(now);
+        check_ttl(ttl)?;
+        if self.state.leases.contains(id) {
+            return Err(Error::already_exists(format!("lease {id}")));
+        }
+        Ok(self.insert_lease(now, id, ttl))
     }
 
     /// Gives a lease its whole time again.
@@ -316,6 +320,12 @@ impl Store {
         self.state.leases.iter().collect()
     }
 
+    /// A lease and how much of its time is left: nothing if it ended and waits for its removal. `None` if there
+    /// is none.
+    pub fn lease(&self, id: LeaseId) -> Option<(Lease, Duration)> {
+        self.state.leases.get(id).map(|(lease, end)| (lease, end.saturating_sub(self.now)))
+    }
+
     /// How many watches are open.
     pub fn watches(&self) -> usize {
         self.watches.len()
@@ -340,6 +350,17 @@ impl Store {
         }
         let looks = at.saturating_sub(self.phase).as_nanos().div_ceil(every);
         self.phase + duration(looks * every)
+    }
+
+    fn insert_lease(&mut self, now: Duration, id: LeaseId, ttl: Duration) -> Lease {
+        let unit = self.profile.ttl_unit.as_nanos().max(1);
+        let units = ttl.max(self.profile.discovery.ttl_min).as_nanos().div_ceil(unit);
+        let lease = Lease { id, ttl: duration(units * unit) };
+        self.state.leases.insert(lease, now);
+        #[cfg(feature = "_mutants")]
+        let lease = self.mutated_grant(lease);
+        self.journal.add(now, || StoreEvent::Granted(lease));
+        lease
     }
 
     fn end_lease(&mut self, lease: LeaseId, end: LeaseEnd) {
@@ -457,6 +478,14 @@ impl State {
             Op::Delete { key } => before.map(|_| Change::Delete(key)),
         }
     }
+}
+
+fn check_ttl(ttl: Duration) -> Result<()> {
+    if ttl.is_zero() || ttl > Store::TTL_MAX {
+        let problem = format!("it must be above zero and at most {:?}", Store::TTL_MAX);
+        return Err(Error::invalid("time to live", format!("{ttl:?}"), problem));
+    }
+    Ok(())
 }
 
 fn duration(nanos: u128) -> Duration {

@@ -78,9 +78,7 @@ fn of_watches() -> Vec<Scenario> {
         scenario(
             "u1592_a_silent_watch_is_noticed",
             "A watch that says nothing any more is given up and opened anew",
-            shape()
-                .with_sure(|fault| matches!(fault, Fault::Save))
-                .with_sure(|fault| replaces_the_store(fault)),
+            shape().with_sure(|fault| matches!(fault, Fault::Save)).with_sure(replaces_the_store),
         ),
         scenario(
             "u4904_a_restarted_caller_finds_all",

@@ -2,7 +2,7 @@
 
 /// The key of an instance's record, without the prefix of its deployment.
 /// `endpoint` is `namespace/component/endpoint`.
-pub(super) fn record_key(endpoint: &str, instance: u64) -> String {
+pub(crate) fn record_key(endpoint: &str, instance: u64) -> String {
     let mut parts = endpoint.splitn(3, '/');
     let (namespace, component) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let endpoint = parts.next().unwrap_or_default();
@@ -10,7 +10,7 @@ pub(super) fn record_key(endpoint: &str, instance: u64) -> String {
 }
 
 /// A key without the prefix of its deployment, if it may be a record's.
-pub(super) fn bare(key: &str) -> Option<&str> {
+pub(crate) fn bare(key: &str) -> Option<&str> {
     let bare = match key.strip_prefix('@') {
         Some(deployed) => deployed.split_once('/')?.1,
         None => key,

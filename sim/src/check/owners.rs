@@ -78,7 +78,7 @@ impl<'a> Owners<'a> {
             Fact::LeaseHeld { instance, lease, epoch } => {
                 // A lease that was not asked for over this link says nothing of its time.
                 let Some((asked, ttl)) = self.asked.remove(lease) else { return };
-                // Nobody can send a heartbeat for a lease that he was not told of yet.
+                // A grant that took long is followed by a heartbeat at once.
                 let sent = asked.max(at.saturating_sub(ttl / 3));
                 let held = Held { lease: *lease, ttl, epoch: *epoch, proven: asked, sent, place };
                 self.held.insert((node.clone(), *instance), held);

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipring_core::{Base, Entry, Fact, Key, Prefix, Range, Revision, Told};
-use slipring_memory::store::StoreEvent;
 
 use super::calm::Calm;
 use super::ledger::{Commits, Ledger};
@@ -13,7 +12,7 @@ use crate::history::{Event, History, Moment};
 /// SW1 to SW5, and SW7: the shared watches of the component model.
 pub(super) fn check(history: &History, terms: &Terms, ledger: &Ledger<'_>, found: &mut Findings<'_>) {
     let (calm, views, names) = Default::default();
-    let mut views = Views { terms, ledger, calm, views, names, replaced: 0 };
+    let mut views = Views { terms, ledger, calm, views, names };
     let mut looked = Duration::ZERO;
     for (place, moment) in history.moments().iter().enumerate() {
         views.calm.follow(moment);
@@ -36,8 +35,6 @@ struct Views<'a> {
     views: BTreeMap<Name, View>,
     /// What the open watches of the store are of.
     names: BTreeMap<u64, Name>,
-    /// How often the store got another content.
-    replaced: usize,
 }
 
 #[derive(Default)]
@@ -50,14 +47,15 @@ struct View {
     crowded: Option<(Duration, usize)>,
     /// When the last snapshots were taken.
     snapshots: VecDeque<Duration>,
-    /// How often the store had been replaced when the last snapshot was taken. A store that was put back to its
-    /// own past, and has grown since, cannot be told from what it was: who resumes there sees a mixture, until
-    /// the next snapshot.
-    store: usize,
     /// Did the history of its last watch of the store end in a compaction?
     compacted: bool,
     members: Members,
     readers: BTreeMap<u64, Members>,
+    /// The store that its last snapshot was of, if that is known.
+    store: Option<usize>,
+    /// It went on after a revision of another store than it had seen: one that was put back, and has come past
+    /// that revision again, with another history. Nobody can tell; the next snapshot mends it.
+    mixed: bool,
     /// Something is wrong with it, or there are several: it is not looked at any more.
     given_up: bool,
 }
@@ -71,24 +69,37 @@ impl<'a> Views<'a> {
     fn step(&mut self, place: usize, moment: &'a Moment, found: &mut Findings<'_>) {
         match &moment.event {
             Event::Fact(fact) => self.fact(place, moment, fact, found),
-            Event::Store { event: StoreEvent::Replaced { .. }, .. } => self.replaced += 1,
             Event::WatchOpened { watch, range: Range::Prefix(prefix), base } => {
                 let name = (moment.node.clone(), prefix.as_str().to_owned());
                 let Some(view) = self.views.get_mut(&name) else { return };
                 view.upstream.insert(*watch, place);
                 self.names.insert(*watch, name);
-                if let Base::Snapshot(_) = base {
-                    view.store = self.replaced;
-                    view.relist(place, moment.at, self.terms, found);
+                let current = self.ledger.current(place);
+                match base {
+                    Base::Resumed(_) => view.mixed |= view.store != Some(current),
+                    Base::Snapshot(snapshot) => {
+                        let store = &self.ledger.stores[current];
+                        let there = || store.at(snapshot.revision, &Range::Prefix(prefix.clone()));
+                        let fits = store.reaches(snapshot.revision, place)
+                            && there().into_iter().eq(&snapshot.entries);
+                        (view.store, view.mixed) = (fits.then_some(current), false);
+                        view.relist(place, moment.at, self.terms, found);
+                    }
                 }
                 view.count(place, moment.at);
+            }
+            Event::WatchRefused { range: Range::Prefix(prefix), code: "compacted" } => {
+                let name = (moment.node.clone(), prefix.as_str().to_owned());
+                if let Some(view) = self.views.get_mut(&name) {
+                    view.compacted = true;
+                }
             }
             Event::WatchEnded { watch, .. } | Event::WatchDropped { watch } => {
                 let Some(name) = self.names.remove(watch) else { return };
                 let Some(view) = self.views.get_mut(&name) else { return };
                 view.upstream.remove(watch);
                 view.count(place, moment.at);
-                view.compacted = matches!(moment.event, Event::WatchEnded { code: "compacted", .. });
+                view.compacted |= matches!(moment.event, Event::WatchEnded { code: "compacted", .. });
             }
             Event::Died(_) => self.views.retain(|(node, _), _| *node != moment.node),
             _ => {}
@@ -128,7 +139,7 @@ impl<'a> Views<'a> {
                 let stores = self.ledger.stores.iter().filter(|store| store.reaches(*revision, place));
                 let differences: Vec<_> =
                     stores.map(|store| differs(store, prefix, *revision, &view.members)).collect();
-                if view.store == self.replaced && !differences.iter().any(Option::is_none) {
+                if !view.mixed && !differences.iter().any(Option::is_none) {
                     let what = differences.into_iter().flatten().next_back();
                     let what = what.unwrap_or_else(|| "which was never there".to_owned());
                     let invariant = if view.compacted { "SW5" } else { "SW1" };

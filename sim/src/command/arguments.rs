@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Verdict, quoted};
 use crate::{Engine, Outcome, Scenario, Schedule};
@@ -16,7 +16,7 @@ pub(super) enum Order<'a> {
     Explore(Explore<'a>),
     Replay(Replay<'a>),
     Shrink(Shrink<'a>),
-    Doctor(Run<'a>),
+    Doctor(Doctor<'a>),
 }
 
 /// Many seeds of some scenarios.
@@ -47,6 +47,12 @@ pub(super) struct Replay<'a> {
 pub(super) struct Shrink<'a> {
     pub(super) run: Run<'a>,
     pub(super) out: Option<PathBuf>,
+}
+
+/// One seed, and where the code is that runs in it.
+pub(super) struct Doctor<'a> {
+    pub(super) run: Run<'a>,
+    pub(super) sources: Vec<PathBuf>,
 }
 
 impl Run<'_> {
@@ -108,7 +114,10 @@ fn order<'a>(scenarios: &'a [Scenario], matches: &ArgMatches) -> io::Result<Orde
         Some(("shrink", given)) => {
             Order::Shrink(Shrink { run: run(scenarios, given)?, out: given.get_one("out").cloned() })
         }
-        Some(("doctor", given)) => Order::Doctor(run(scenarios, given)?),
+        Some(("doctor", given)) => {
+            let sources = given.get_many("source").expect("it has a default").cloned().collect();
+            Order::Doctor(Doctor { run: run(scenarios, given)?, sources })
+        }
         _ => Order::List(scenarios),
     })
 }
@@ -172,6 +181,10 @@ fn grammar(scenarios: &[Scenario]) -> Command {
         let command = Command::new(name).arg(scenario().required(true)).arg(seed.clone());
         command.arg(engine.clone())
     };
+    let source = Arg::new("source").long("source").value_name("PATH").value_parser(value_parser!(PathBuf));
+    let source = source.action(ArgAction::Append).default_value(".");
+    let source =
+        source.help("A directory or a file of the code that runs in the world; may come more than once");
     let seeds = Arg::new("seeds").long("seeds").value_name("A..B").value_parser(seeds).required(true);
     let jobs = Arg::new("jobs").long("jobs").value_name("N").value_parser(value_parser!(u64).range(1..=1024));
     let commands = [
@@ -191,7 +204,9 @@ fn grammar(scenarios: &[Scenario]) -> Command {
             .about("Looks for the smallest schedule under which a seed breaks the same promise")
             .arg(schedule)
             .arg(file("out", "Where the schedule goes; else it is shown")),
-        one("doctor").about("Runs one seed in two processes, and says where they part, if they do"),
+        one("doctor")
+            .about("Looks for what makes runs differ: in the sources, and in two processes that run one seed")
+            .arg(source),
     ];
     Command::new("scenarios")
         .about("Runs scenarios in a simulated world. Exit: 0 no violation, 1 a violation, 2 cannot do that")

@@ -2,22 +2,27 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::arguments::Run;
+use super::arguments::{Doctor, Run};
 use super::{Done, Verdict};
+use crate::doctor::{compare, scan_tree};
 
-/// Runs a seed in two processes, and tells where they part, if they do.
-pub(super) fn doctor(run: &Run<'_>, out: &mut impl Write) -> Done {
-    let (one, other) = (trace(run, 1)?, trace(run, 2)?);
+/// Looks for leaks in the sources, and runs a seed in two processes. If they part, tells where, and which leak
+/// may have done it; else tells all leaks.
+pub(super) fn doctor(order: &Doctor<'_>, out: &mut impl Write) -> Done {
+    let Doctor { run, sources } = order;
+    let found = sources.iter().map(|source| scan_tree(source)).collect::<io::Result<Vec<_>>>()?.concat();
     let (name, seed) = (run.scenario.name(), run.seed);
-    let Some(line) = first_difference(&one, &other) else {
-        writeln!(out, "{name}, seed {seed}: two processes agree on all of {} events", one.lines().count())?;
-        return Ok(Verdict::Kept);
-    };
-    writeln!(out, "{name}, seed {seed}: two processes part at event {}", line + 1)?;
-    for (which, trace) in [("one", &one), ("the other", &other)] {
-        writeln!(out, "{which:<10} {}", trace.lines().nth(line).unwrap_or("(it is over)"))?;
+    let (one, other) = (trace(run, 1)?, trace(run, 2)?);
+    if let Some(difference) = compare(&one, &other, &found) {
+        write!(out, "{name}, seed {seed}: {difference}")?;
+        return Ok(Verdict::Broken);
     }
-    Ok(Verdict::Broken)
+    writeln!(out, "{name}, seed {seed}: two processes agree on all of {} events", one.lines().count())?;
+    if !found.is_empty() {
+        writeln!(out, "Other seeds may come to differ by what stands in the sources:")?;
+        found.iter().try_for_each(|finding| writeln!(out, "  {finding}"))?;
+    }
+    Ok(Verdict::Kept)
 }
 
 /// The trace of a seed that another process runs.
@@ -31,31 +36,4 @@ fn trace(run: &Run<'_>, number: u32) -> io::Result<String> {
     let trace = std::fs::read_to_string(&path);
     let _left_behind = std::fs::remove_file(&path);
     trace
-}
-
-/// The place of the first line in which two traces differ.
-fn first_difference(one: &str, other: &str) -> Option<usize> {
-    let (mut one, mut other) = (one.lines(), other.lines());
-    for line in 0.. {
-        match (one.next(), other.next()) {
-            (None, None) => return None,
-            (one, other) if one == other => {}
-            _ => return Some(line),
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The first line that differs is found, also where one trace is the beginning of the other.
-    #[test]
-    fn the_first_difference_is_found() {
-        assert_eq!(first_difference("a\nb\n", "a\nb\n"), None);
-        assert_eq!(first_difference("a\nb\nc\n", "a\nx\nc\n"), Some(1));
-        assert_eq!(first_difference("a\n", "a\nb\n"), Some(1));
-        assert_eq!(first_difference("", ""), None);
-    }
 }

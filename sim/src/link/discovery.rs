@@ -35,6 +35,14 @@ impl LinkedDiscovery {
         self.link.answered(call, of, async { self.link.connect(Side::Store)?.carry_write(work).await }).await
     }
 
+    /// What the member that is asked knows.
+    async fn read_there(&self, range: Range) -> Result<Snapshot> {
+        let stale = self.link.state().stale.clone();
+        let Some(content) = stale else { return self.inner.read(range).await };
+        let entries = content.entries.iter().filter(|entry| range.contains(&entry.key));
+        Ok(Snapshot { revision: content.revision, entries: entries.cloned().collect() })
+    }
+
     async fn read_only<T>(&self, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
         self.link.connect(Side::Store)?.carry(Effect::None, work).await
     }
@@ -49,7 +57,7 @@ impl Discovery for LinkedDiscovery {
 
     async fn read(&self, range: Range) -> Result<Snapshot> {
         let sent = self.link.now();
-        let snapshot = self.read_only(self.inner.read(range.clone())).await?;
+        let snapshot = self.read_only(self.read_there(range.clone())).await?;
         self.link.tell(|| Event::Read { sent, range, snapshot: snapshot.clone() });
         Ok(snapshot)
     }
@@ -74,8 +82,12 @@ impl Discovery for LinkedDiscovery {
     }
 
     async fn watch(&self, range: Range, start: Start) -> Result<Watch> {
-        let connection = self.link.connect(Side::Store)?;
-        let watch = connection.carry(Effect::None, self.inner.watch(range.clone(), start)).await?;
+        let connection = self.link.connect(Side::Store)?.for_watch();
+        let watch = connection.carry(Effect::None, self.inner.watch(range.clone(), start)).await;
+        let watch = watch.inspect_err(|error| {
+            let (range, code) = (range.clone(), error.code());
+            self.link.tell(|| Event::WatchRefused { range, code });
+        })?;
         let name = self.link.0.wiring.log.as_ref().map_or(0, |(log, _)| log.name_watch());
         self.link.tell(|| Event::WatchOpened { watch: name, range, base: watch.base.clone() });
         let open = OpenWatch { connection, name, flight: Flight::new(), events: watch.events, ended: false };
@@ -91,9 +103,7 @@ impl Discovery for LinkedDiscovery {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
-        let beat = async {
-            self.link.connect(Side::Store)?.carry(Effect::Unknown, self.inner.keep_alive(lease)).await
-        };
+        let beat = async { self.link.connect(Side::Store)?.carry_beat(self.inner.keep_alive(lease)).await };
         self.link.answered(Call::KeepAlive, |_| Some(lease), beat).await
     }
 

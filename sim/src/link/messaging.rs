@@ -77,6 +77,9 @@ impl Messaging for LinkedMessaging {
         }
         let severed = |severed: Severed| severed.with_effect(Effect::None);
         connection.passable(Way::ToBroker).await.map_err(severed)?;
+        if self.link.lose(|state| &mut state.publishes_to_lose) {
+            return Ok(());
+        }
         let letter = self.link.0.wiring.messages.then(|| Letter::of(&message, self.number));
         self.inner.publish(message).await?;
         if let Some(letter) = letter {

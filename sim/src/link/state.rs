@@ -1,5 +1,7 @@
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use slipring_core::Snapshot;
 
 use super::LinkMode;
 use super::messaging::Line;
@@ -48,7 +50,7 @@ pub(super) enum Flow {
 pub(super) struct State {
     /// What was ordered by hand; and whether it is up to the link to keep to it.
     pub(super) ordered: LinkMode,
-    pub(super) mode: LinkMode,
+    pub(super) actual: LinkMode,
     pub(super) death: Option<Death>,
     pub(super) refused: u32,
     pub(super) held: [u32; 2],
@@ -57,8 +59,17 @@ pub(super) struct State {
     /// How often the link was cut, and each server went down; a connection lives while these stand still.
     pub(super) cuts: u64,
     pub(super) server_cuts: [u64; 2],
+    /// How often the watches alone were reset.
+    pub(super) watch_resets: u64,
+    pub(super) overloaded: u32,
+    /// What is read instead of the store's content, and by how many faults.
+    pub(super) stale: Option<Arc<Snapshot>>,
+    pub(super) stale_windows: u32,
     pub(super) requests_to_lose: u32,
     pub(super) replies_to_lose: u32,
+    /// Heartbeats, before and after they are executed.
+    pub(super) beats_to_lose: [u32; 2],
+    pub(super) publishes_to_lose: u32,
     pub(super) latency: Latency,
     pub(super) delay: Duration,
     pub(super) subscriptions: Vec<Weak<Line>>,
@@ -72,8 +83,8 @@ impl State {
         match self.death {
             Some(Death::Crash) => Flow::Cut,
             Some(Death::PowerLoss) => Flow::Held,
-            None if self.mode == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
-            None if self.mode == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
+            None if self.actual == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
+            None if self.actual == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
             None if server != Server::Running => Flow::Held,
             None => Flow::Open,
         }

@@ -31,9 +31,9 @@ pub(super) struct Way {
 
 impl Ground {
     /// The log of a world that begins now, and the network of its nodes.
-    pub(super) fn begin(&self) -> (Log, Net) {
+    pub(super) fn begin(&self, seed: u64, setup: &Setup) -> (Log, Net) {
         match self {
-            Self::Memory => (Log::new(), Network::default().into()),
+            Self::Memory => (Log::new(), Network::new(seed, setup.latency).into()),
             #[cfg(feature = "turmoil")]
             Self::Turmoil(_) => (Log::on_turmoil(), Net::Turmoil),
         }

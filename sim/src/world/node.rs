@@ -6,6 +6,7 @@ use slipring_core::{BoxFuture, Discovery, Effect, Environment, Error, Messaging,
 use tokio::sync::Notify;
 
 use super::{World, lock};
+use crate::cancel::Orders;
 use crate::environment::SimEnvironment;
 use crate::history::{Death, Event};
 use crate::link::Link;
@@ -24,6 +25,7 @@ pub struct Node {
     discovery: Arc<dyn Discovery>,
     messaging: Arc<dyn Messaging>,
     inbox: Arc<Inbox>,
+    cancellations: Arc<Orders>,
 }
 
 /// The operations that a node has not taken yet.
@@ -43,7 +45,8 @@ impl Node {
         messaging: Arc<dyn Messaging>,
     ) -> Self {
         log.add(&name, Event::Began);
-        Self { name, log, environment, link, discovery, messaging, inbox: Arc::default() }
+        let (inbox, cancellations) = (Arc::default(), Arc::default());
+        Self { name, log, environment, link, discovery, messaging, inbox, cancellations }
     }
 
     /// Its name; from the second life on with the number of the life.
@@ -93,6 +96,16 @@ impl Node {
         }
     }
 
+    /// F37: runs a future that [`Fault::Cancel`](crate::Fault::Cancel) may drop at one of its await points, as a
+    /// program does that loses interest. Gives its output, or nothing if it was dropped.
+    pub async fn cancellable<F: Future>(&self, future: F) -> Option<F::Output> {
+        let output = self.cancellations.cancellable(future).await;
+        if output.is_none() {
+            self.note("cancelled");
+        }
+        output
+    }
+
     /// Is this life not over?
     pub fn is_alive(&self) -> bool {
         !self.environment.is_crashed()
@@ -112,6 +125,10 @@ impl Node {
             self.link.die(death);
             self.environment.die(death);
         }
+    }
+
+    pub(super) fn cancel(&self, waits: u32) {
+        self.cancellations.cancel(waits);
     }
 
     pub(super) fn ask(&self, what: &str) -> Result<()> {

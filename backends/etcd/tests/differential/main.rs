@@ -15,6 +15,7 @@
     reason = "a test that fails panics, and one that measures says what it measured"
 )]
 
+mod agreement;
 mod contest;
 mod expiry;
 mod memory;
@@ -35,7 +36,8 @@ use slipring_memory::MemoryWorld;
 use slipring_servers::{Etcd, Version};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contest::{Contest, Counts, KINDS};
+use crate::agreement::{Counts, add, assert_compared};
+use crate::contest::{Contest, KINDS};
 use crate::expiry::{Fate, Plan, Seen, plans};
 use crate::plain::Plain;
 use crate::planted::{Flaw, Planted};
@@ -68,7 +70,7 @@ fn a_planted_difference_is_found_and_made_small() {
         });
         let found = found.expect_err("a flaw was not found");
         println!("{flaw:?}: {:?}\n{}", found.steps, found.reason);
-        assert!(found.reason.starts_with("asked: "), "another fault: {}", found.reason);
+        assert!(found.reason.starts_with("differ: "), "another fault: {}", found.reason);
         assert!(found.steps.len() <= steps_max, "{flaw:?}: {:?}", found.steps);
     }
 }
@@ -100,7 +102,7 @@ fn compare(version: Version, through: Through) {
         let real = Side::new(store, Arc::new(client.clone())).await;
         let run = Contest::new([simulated, real]).await.run(&steps).await;
         let counts = run.map_err(|divergence| divergence.to_string())?;
-        counts.into_iter().for_each(|(kind, count)| *all.borrow_mut().entry(kind).or_default() += count);
+        add(&mut all.borrow_mut(), counts);
         Ok(())
     });
     if let Err(found) = outcome {
@@ -108,8 +110,7 @@ fn compare(version: Version, through: Through) {
     }
     let all = all.into_inner();
     println!("{version:?}, {through:?}: {all:?}");
-    let missing: Vec<_> = KINDS.iter().filter(|kind| !all.contains_key(*kind)).collect();
-    assert!(missing.is_empty(), "nothing of this kind was compared: {missing:?}");
+    assert_compared(&all, &KINDS);
 }
 
 /// A twentieth of the sequences is about natural expiry; the others are shared among four tests.

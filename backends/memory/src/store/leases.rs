@@ -54,6 +54,11 @@ impl Leases {
         self.granted.contains_key(&id)
     }
 
+    /// A lease and its end.
+    pub(super) fn get(&self, id: LeaseId) -> Option<(Lease, Duration)> {
+        self.granted.get(&id).map(|granted| (Lease { id, ttl: granted.ttl }, granted.end))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = Lease> + '_ {
         self.granted.iter().map(|(id, granted)| Lease { id: *id, ttl: granted.ttl })
     }

@@ -261,3 +261,22 @@ fn deadlines_are_all_that_has_to_be_looked_at() {
     assert_eq!(left, [(10, 2), (20, 1), (30, 0)]);
     assert_eq!(store.revision(), Revision(7));
 }
+
+/// L9: a lease under an id of the caller's is granted as any other; the id is taken until the lease is removed,
+/// also while it waits for that, with nothing left of its time.
+#[test]
+fn l9_an_id_is_taken_until_its_lease_is_removed() {
+    let (ttl, id) = (Duration::from_secs(5), LeaseId(7));
+    let mut store = Store::new(Profile::etcd(), u64::MAX / 2);
+    assert_eq!(store.lease(id), None);
+    assert!(matches!(store.grant_as(Duration::ZERO, id, Duration::ZERO), Err(Error::Invalid { .. })));
+    let lease = store.grant_as(Duration::ZERO, id, ttl - Duration::from_millis(1)).unwrap();
+    assert_eq!((lease.id, lease.ttl), (id, ttl), "it is rounded up");
+    let removed = store.next_deadline().unwrap();
+    assert!(removed > ttl, "{removed:?}");
+    for (now, left) in [(Duration::ZERO, ttl), (ttl / 2, ttl / 2), (ttl, Duration::ZERO)] {
+        assert_eq!(store.grant_as(now, id, ttl).unwrap_err().code(), "already_exists");
+        assert_eq!(store.lease(id), Some((lease, left)));
+    }
+    assert!(store.grant_as(removed, id, ttl).is_ok());
+}

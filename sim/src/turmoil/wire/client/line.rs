@@ -138,10 +138,10 @@ mod tests {
     }
 
     fn read(line: &mut Line) -> Vec<Option<Result<Item>>> {
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         let mut read = Vec::new();
         loop {
-            match line.poll(&mut cx).0 {
+            match line.poll(&cx).0 {
                 Poll::Ready(Some(item)) => read.push(Some(item)),
                 Poll::Ready(None) => {
                     read.push(None);
