@@ -194,12 +194,17 @@ fn heartbeats_keep_their_pace(report: &Report) -> Vec<Violation> {
         .collect()
 }
 
-/// D04, D23: a life of a node is one instance, whatever becomes of its leases.
+/// D04, D23: what a life of a node serves is one instance, whatever becomes of its leases.
 fn instances_stay_the_same(report: &Report) -> Vec<Violation> {
     let mut known = std::collections::BTreeMap::new();
     let mut violations = Vec::new();
     for Moment { at, node, event, .. } in report.history.moments() {
-        let Event::Fact(Fact::LeaseHeld { instance, .. }) = event else { continue };
+        let Event::Fact(
+            Fact::LifecycleChanged { instance, .. } | Fact::LeaseHeld { instance, epoch: 2.., .. },
+        ) = event
+        else {
+            continue;
+        };
         let first = *known.entry(node.clone()).or_insert(*instance);
         if first != *instance {
             let what = format!("{node} was the instance {first:x}, and is {instance:x}");

@@ -71,7 +71,8 @@ fn no_schedule_breaks_a_promise() {
     runner(cases).run(&schedule(), kept).unwrap();
 }
 
-/// A schedule that fails shrinks to what it takes: here a cut that outlives a lease, which ends it.
+/// A schedule that fails shrinks to what it takes: a lease expires by one fault, and there is at most one
+/// operation that cannot go before the fault has changed.
 #[test]
 fn a_failing_schedule_shrinks() {
     let scenario = scenario();
@@ -83,5 +84,5 @@ fn a_failing_schedule_shrinks() {
     let Err(TestError::Fail(_, smallest)) = runner(1_000).run(&schedule(), expires) else {
         panic!("no lease expires in a thousand schedules")
     };
-    assert_eq!((smallest.operations().len(), smallest.faults().len()), (0, 1), "{smallest}");
+    assert!(smallest.operations().len() <= 1 && smallest.faults().len() == 1, "{smallest}");
 }
