@@ -89,12 +89,6 @@ mutations! {
     FenceIsOpen, "fence_is_open", "an exclusive owner serves without its lease";
     DrainIsSkipped, "drain_is_skipped", "a stop cancels the requests in flight";
     CallIsLeaked, "call_is_leaked", "a call that ended stays in the table";
-    // The adapter to etcd.
-    EtcdZeroTtlIsAlive, "etcd_zero_ttl_is_alive", "a heartbeat that is answered with a time of zero counts";
-    EtcdResumesFromHeader, "etcd_resumes_from_header", "a watch goes on from the revision of the store, not of the last event";
-    EtcdFragmentsApart, "etcd_fragments_apart", "the parts of a large revision are handed out apart";
-    EtcdUnknownIsNone, "etcd_unknown_is_none", "a write whose answer was lost is reported as not executed";
-    EtcdReadsOnePage, "etcd_reads_one_page", "a list ends after its first page";
 }
 
 /// The bug that is switched on, if one is; without the feature `_mutants` none can be.

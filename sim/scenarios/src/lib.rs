@@ -9,10 +9,12 @@
 //! A scenario that is named after a defect of another system, such as `u3493_lease_loss_heals`, shows that
 //! slipring does not have it.
 
+mod broker;
 mod calls;
 mod defects;
 mod fleet;
 mod leases;
+pub mod mutants;
 mod records;
 mod soak;
 mod views;
@@ -21,6 +23,14 @@ use slipring_sim::Scenario;
 
 /// All scenarios, each of which is such that a seed is one run.
 pub fn all() -> Vec<Scenario> {
-    let subjects = [leases::all(), records::all(), views::all(), calls::all(), defects::all(), soak::all()];
+    let subjects = [
+        broker::all(),
+        leases::all(),
+        records::all(),
+        views::all(),
+        calls::all(),
+        defects::all(),
+        soak::all(),
+    ];
     subjects.into_iter().flatten().collect()
 }

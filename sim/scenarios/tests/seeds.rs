@@ -46,6 +46,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    store_clients: SEEDS,
+    bus_clients: SEEDS,
     lease_expiry: SEEDS,
     failover_storm: SEEDS,
     suspended_machine: SEEDS,
