@@ -73,7 +73,7 @@ impl<T> Events<T> {
         headers.append(PUBLISHER, format!("{:x}", self.runtime.instance_id()))?;
         let message = Message::new(subject, payload).with_headers(headers);
         let platform = self.runtime.platform();
-        let sent = platform.within("publishing an event", platform.messaging.publish(message)).await;
+        let sent = platform.within("publishing an event", platform.publish(message)).await;
         // A number that may have gone out is never used again; a gap of one is then reported, which is true.
         if sent.as_ref().map_or_else(|error| error.effect() != slipring_core::Effect::None, |()| true) {
             *published = number;

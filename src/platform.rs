@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipring_core::mutation::Mutation;
 use slipring_core::{
-    Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, EnvironmentExt, Error,
-    Messaging, MessagingCapabilities, Result, Task,
+    BoxFuture, Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, EnvironmentExt,
+    Error, Message, Messaging, MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
@@ -30,6 +30,11 @@ pub(crate) struct Platform {
 impl Platform {
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> Task {
         self.environment.start(name, task)
+    }
+
+    /// Publishes. Through the pointer's own implementation of the trait it would be a box more for each message.
+    pub(crate) fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
+        (*self.messaging).publish(message)
     }
 
     /// What identifies the store: an unleased value, written once by whoever comes first, and again after the

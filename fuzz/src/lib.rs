@@ -2,8 +2,12 @@
 //! corpus through the same functions, on any compiler.
 #![forbid(unsafe_code)]
 
+mod mirror;
+mod records;
 mod store;
 
+pub use mirror::mirror;
+pub use records::records;
 use slipring_core::{Error, Headers, Key, Message, Pattern, Prefix, Range, Subject};
 pub use store::store;
 

@@ -38,3 +38,15 @@ fn headers() {
 fn store() {
     replay("store", slipring_fuzz::store);
 }
+
+/// Records hold what they promise on the corpus.
+#[test]
+fn records() {
+    replay("records", slipring_fuzz::records);
+}
+
+/// The mirror recovers from all that is in the corpus.
+#[test]
+fn mirror() {
+    replay("mirror", slipring_fuzz::mirror);
+}

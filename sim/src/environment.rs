@@ -1,3 +1,5 @@
+mod tasks;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -7,8 +9,8 @@ use futures_util::FutureExt;
 use slipring_core::{
     BoxFuture, ByteStream, Effect, Environment, Error, Fact, Listener, Result, Task, async_trait,
 };
-use tokio::task::JoinSet;
 
+use self::tasks::Tasks;
 use crate::history::{Death, Event};
 use crate::network::{Net, Network, Sockets};
 use crate::pace::{Pace, Paced};
@@ -18,6 +20,12 @@ use crate::trace::Log;
 
 /// The wall time at which every simulation begins: 1 January 2026, 00:00 UTC.
 const WALL_TIME_AT_START: Duration = Duration::from_secs(1_767_225_600);
+
+/// [`WALL_TIME_AT_START`], for a simulation that has a wall time of its own.
+#[cfg(feature = "turmoil")]
+pub(crate) fn wall_time_at_start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + WALL_TIME_AT_START
+}
 
 /// An [`Environment`] out of one seed: for one node of a simulation, or for one test.
 ///
@@ -43,7 +51,7 @@ struct State {
     wall_at_start: SystemTime,
     facts: Vec<Fact>,
     /// The tasks that were started; none any more after a crash.
-    tasks: Option<JoinSet<()>>,
+    tasks: Option<Tasks>,
 }
 
 impl SimEnvironment {
@@ -60,7 +68,7 @@ impl SimEnvironment {
             streams,
             wall_at_start: SystemTime::UNIX_EPOCH + WALL_TIME_AT_START,
             facts: Vec::new(),
-            tasks: Some(JoinSet::new()),
+            tasks: Some(Tasks::here()),
         };
         let network = network.into();
         Self { name: name.into(), log, network, sockets: Sockets::default(), pace, state: Mutex::new(state) }
@@ -88,6 +96,20 @@ impl SimEnvironment {
         self.state().wall_at_start -= by;
     }
 
+    /// Sets wall time wrong by up to this much, either way, as the seed says.
+    pub(crate) fn offset_wall_time(&self, max: Duration) {
+        let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+        if millis == 0 {
+            return;
+        }
+        let drawn = self.state().streams.next("wall offset") % millis.saturating_mul(2).saturating_add(1);
+        if drawn > millis {
+            self.jump_forward(Duration::from_millis(drawn - millis));
+        } else {
+            self.jump_back(Duration::from_millis(millis - drawn));
+        }
+    }
+
     /// What the component model did here, in order.
     pub fn facts(&self) -> Vec<Fact> {
         self.state().facts.clone()
@@ -95,11 +117,13 @@ impl SimEnvironment {
 
     /// F13: no task takes a step until [`resume`](Self::resume) was called as often as this. Time passes.
     pub fn pause(&self) {
+        self.log.add(&self.name, Event::Paused);
         self.pace.pause();
     }
 
     /// Ends a [pause](Self::pause).
     pub fn resume(&self) {
+        self.log.add(&self.name, Event::Resumed);
         self.pace.resume();
     }
 
@@ -113,10 +137,22 @@ impl SimEnvironment {
 
     /// The tasks that were started here and are not over.
     pub(crate) fn tasks(&self) -> usize {
-        self.state().tasks.as_mut().map_or(0, |tasks| {
-            while tasks.try_join_next().is_some() {}
-            tasks.len()
-        })
+        self.state().tasks.as_mut().map_or(0, Tasks::count)
+    }
+
+    /// As an environment in a world on turmoil: its tasks wait until its host is there.
+    #[cfg(feature = "turmoil")]
+    pub(crate) fn on_a_host(self) -> Self {
+        self.state().tasks = Some(Tasks::on_a_host());
+        self
+    }
+
+    /// Its host is the one that this is called on.
+    #[cfg(feature = "turmoil")]
+    pub(crate) fn arrive(&self) {
+        if let Some(tasks) = &mut self.state().tasks {
+            tasks.arrive(tokio::runtime::Handle::current());
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,7 +198,6 @@ impl Environment for SimEnvironment {
         };
         let (task, run) = Task::new(name, Box::pin(traced));
         if let Some(tasks) = &mut self.state().tasks {
-            while tasks.try_join_next().is_some() {}
             tasks.spawn(Paced::new(self.pace.clone(), Box::pin(run)));
         }
         task

@@ -1,4 +1,6 @@
-use std::fmt;
+pub(crate) mod millis;
+mod shown;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,9 @@ use crate::Latency;
 ///
 /// A fault that `lasts` ends by itself. Faults of the same kind may overlap: the last to end ends them. Times
 /// are in whole milliseconds.
+///
+/// # The catalogue
+#[doc = include_str!("fault/catalogue.md")]
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -32,7 +37,52 @@ pub enum Fault {
         #[serde(rename = "lasts_ms", with = "millis")]
         lasts: Duration,
     },
-    /// F12: from now on messages take this long in each direction.
+    /// F5: nothing passes between a node and anybody: the broker and all other nodes. What is under way arrives
+    /// after the end.
+    Isolate {
+        /// The node.
+        node: String,
+        /// How long.
+        #[serde(rename = "lasts_ms", with = "millis")]
+        lasts: Duration,
+    },
+    /// F5, F6: nothing passes from one node to another, or between the two; nobody is told. What is under way
+    /// arrives after the end, and an attempt to connect waits for it.
+    PartitionNodes {
+        /// Who is not heard.
+        from: String,
+        /// Who does not hear.
+        to: String,
+        /// Not the other way round either?
+        both_ways: bool,
+        /// How long.
+        #[serde(rename = "lasts_ms", with = "millis")]
+        lasts: Duration,
+    },
+    /// F1 on the wire: the connections between two nodes are reset, and refused until it ends.
+    CutNodes {
+        /// One of them.
+        from: String,
+        /// The other.
+        to: String,
+        /// How long.
+        #[serde(rename = "lasts_ms", with = "millis")]
+        lasts: Duration,
+    },
+    /// F8: for a while what one node sends to another takes longer.
+    DelayNodes {
+        /// Who sends.
+        from: String,
+        /// To whom.
+        to: String,
+        /// How much longer.
+        #[serde(rename = "by_ms", with = "millis")]
+        by: Duration,
+        /// How long.
+        #[serde(rename = "lasts_ms", with = "millis")]
+        lasts: Duration,
+    },
+    /// F12: from now on messages to and from the broker take this long in each direction.
     Latency {
         /// The node.
         node: String,
@@ -60,6 +110,55 @@ pub enum Fault {
         /// The node.
         node: String,
     },
+    /// F23: the next heartbeats are lost, each before or after it is executed; their caller cannot know.
+    LoseHeartbeats {
+        /// The node.
+        node: String,
+        /// How many.
+        beats: u32,
+        /// Do they reach the store, so that their answers are what is lost?
+        executed: bool,
+    },
+    /// F10, F33: the next message that a node publishes is taken and never arrives; nobody is told.
+    LosePublish {
+        /// The node.
+        node: String,
+    },
+    /// F19: for a while the store refuses the calls of a node because it has too many; none is executed.
+    Overload {
+        /// The node.
+        node: String,
+        /// How long.
+        #[serde(rename = "lasts_ms", with = "millis")]
+        lasts: Duration,
+    },
+    /// F27: the watches of a node end between two batches; the connection remains, and other calls go on.
+    ResetWatches {
+        /// The node.
+        node: String,
+    },
+    /// F32: the bus closes the connection of a node, as that of a slow consumer; a new one is made at once.
+    ResetBus {
+        /// The node.
+        node: String,
+    },
+    /// F30: for a while a node reads what the store held when this began, as from a member that lags behind. Only
+    /// where the profile does not promise better, and never drawn.
+    StaleReads {
+        /// The node.
+        node: String,
+        /// How long.
+        #[serde(rename = "lasts_ms", with = "millis")]
+        lasts: Duration,
+    },
+    /// F37: drops one of the futures that a node runs as [cancellable](crate::Node::cancellable), at one of its
+    /// await points. Never drawn.
+    Cancel {
+        /// The node.
+        node: String,
+        /// After how many more waits of such futures of the node; 0: where one waits now.
+        waits: u32,
+    },
     /// F25: for a while nobody reads the watches of a node; what they have to say waits in the store.
     StallWatches {
         /// The node.
@@ -73,7 +172,7 @@ pub enum Fault {
         /// The node.
         node: String,
         /// After how long it begins anew, with nothing left; `null`: never.
-        #[serde(rename = "down_ms", with = "optional_millis")]
+        #[serde(rename = "down_ms", with = "millis::optional")]
         down: Option<Duration>,
     },
     /// F2: a machine dies; nobody is told.
@@ -81,7 +180,7 @@ pub enum Fault {
         /// The node.
         node: String,
         /// After how long it begins anew, with nothing left; `null`: never.
-        #[serde(rename = "down_ms", with = "optional_millis")]
+        #[serde(rename = "down_ms", with = "millis::optional")]
         down: Option<Duration>,
     },
     /// F13, F41: the tasks of a node do not run for a while.
@@ -100,6 +199,24 @@ pub enum Fault {
         node: String,
         /// How far, in milliseconds.
         ahead_ms: i64,
+    },
+    /// F36: the connections of all nodes to the broker are reset at once, and refused until it ends.
+    CutAll {
+        /// How long.
+        #[serde(rename = "lasts_ms", with = "millis")]
+        lasts: Duration,
+    },
+    /// F16: from now on the store's clock runs at this rate against the clock of the nodes.
+    ClockRate {
+        /// In millionths, at least 1: a million is as fast.
+        ppm: u32,
+    },
+    /// F21: a leader that is none any more ends a lease before its time: that of the first key at or after this
+    /// text that has one, or else of the first of all. It breaks what the store promises, as etcd did, and is
+    /// never drawn.
+    EndLease {
+        /// Where to begin.
+        from: String,
     },
     /// F14: the store stops for a while; leases that were due meanwhile end at once when it goes on.
     PauseStore {
@@ -159,21 +276,37 @@ pub enum Direction {
 }
 
 impl Fault {
-    /// The node that it strikes, if it strikes one.
+    /// The node that it strikes, if it strikes one; of two, the one that sends.
     pub fn node(&self) -> Option<&str> {
+        self.nodes().into_iter().next()
+    }
+
+    /// The nodes that it strikes.
+    pub fn nodes(&self) -> Vec<&str> {
         match self {
             Self::Cut { node, .. }
             | Self::Partition { node, .. }
+            | Self::Isolate { node, .. }
             | Self::Latency { node, .. }
             | Self::Delay { node, .. }
             | Self::LoseRequest { node }
             | Self::LoseReply { node }
+            | Self::LoseHeartbeats { node, .. }
+            | Self::LosePublish { node }
+            | Self::Overload { node, .. }
+            | Self::ResetWatches { node }
+            | Self::ResetBus { node }
+            | Self::StaleReads { node, .. }
+            | Self::Cancel { node, .. }
             | Self::StallWatches { node, .. }
             | Self::Crash { node, .. }
             | Self::PowerLoss { node, .. }
             | Self::Pause { node, .. }
-            | Self::WallClock { node, .. } => Some(node),
-            _ => None,
+            | Self::WallClock { node, .. } => vec![node],
+            Self::PartitionNodes { from, to, .. }
+            | Self::CutNodes { from, to, .. }
+            | Self::DelayNodes { from, to, .. } => vec![from, to],
+            _ => Vec::new(),
         }
     }
 
@@ -182,99 +315,21 @@ impl Fault {
         match self {
             Self::Cut { lasts, .. }
             | Self::Partition { lasts, .. }
+            | Self::Isolate { lasts, .. }
+            | Self::PartitionNodes { lasts, .. }
+            | Self::CutNodes { lasts, .. }
+            | Self::Overload { lasts, .. }
+            | Self::StaleReads { lasts, .. }
             | Self::StallWatches { lasts, .. }
             | Self::Pause { lasts, .. }
+            | Self::CutAll { lasts }
             | Self::PauseStore { lasts }
             | Self::LeaderChange { lasts } => vec![lasts],
-            Self::Delay { by, lasts, .. } => vec![by, lasts],
+            Self::Delay { by, lasts, .. } | Self::DelayNodes { by, lasts, .. } => vec![by, lasts],
             Self::Crash { down, .. } | Self::PowerLoss { down, .. } => down.iter_mut().collect(),
             Self::RestartStore { down, ready } => vec![down, ready],
             Self::RestartBus { down } => vec![down],
             _ => Vec::new(),
         }
-    }
-}
-
-/// In a few words, with all that is in it.
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cut { node, lasts } => write!(f, "cut {node} for {lasts:?}"),
-            Self::Partition { node, lost, lasts } => write!(f, "partition {node} {lost} for {lasts:?}"),
-            Self::Latency { node, latency } => write!(f, "latency of {node} {latency}"),
-            Self::Delay { node, by, lasts } => write!(f, "delay {node} by {by:?} for {lasts:?}"),
-            Self::LoseRequest { node } => write!(f, "lose a request of {node}"),
-            Self::LoseReply { node } => write!(f, "lose a reply to {node}"),
-            Self::StallWatches { node, lasts } => write!(f, "stall the watches of {node} for {lasts:?}"),
-            Self::Crash { node, down } => write!(f, "crash {node} {}", Down(*down)),
-            Self::PowerLoss { node, down } => write!(f, "power loss of {node} {}", Down(*down)),
-            Self::Pause { node, lasts, suspended: false } => write!(f, "pause {node} for {lasts:?}"),
-            Self::Pause { node, lasts, suspended: true } => write!(f, "suspend {node} for {lasts:?}"),
-            Self::WallClock { node, ahead_ms } => write!(f, "wall time of {node} jumps by {ahead_ms} ms"),
-            Self::PauseStore { lasts } => write!(f, "pause the store for {lasts:?}"),
-            Self::RestartStore { down, ready } => {
-                write!(f, "restart the store, down for {down:?}, ready after {ready:?}")
-            }
-            Self::LeaderChange { lasts } => write!(f, "no leader for {lasts:?}"),
-            Self::RestartBus { down } => write!(f, "restart the bus, down for {down:?}"),
-            Self::Compact => f.write_str("compact"),
-            Self::Save => f.write_str("save the store"),
-            Self::Restore => f.write_str("restore the store"),
-            Self::Empty => f.write_str("empty the store"),
-            Self::DeleteKey { from } => write!(f, "delete a key from {from:?} on"),
-        }
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ToBroker => "to the broker",
-            Self::FromBroker => "from the broker",
-            Self::Both => "both ways",
-        })
-    }
-}
-
-struct Down(Option<Duration>);
-
-impl fmt::Display for Down {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(down) => write!(f, "for {down:?}"),
-            None => f.write_str("for good"),
-        }
-    }
-}
-
-/// Durations as whole milliseconds.
-pub(crate) mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_millis)
-    }
-}
-
-mod optional_millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(
-        time: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(de)?.map(Duration::from_millis))
     }
 }

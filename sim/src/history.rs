@@ -7,7 +7,10 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipring_core::{Base, Batch, Change, Fact, Lease, LeaseId, Range, Snapshot, Subject};
+use slipring_core::{
+    Base, Batch, Change, Commit, Effect, Error, Fact, Lease, LeaseId, Pattern, QueueGroup, Range, Result,
+    Snapshot, Subject, Txn,
+};
 use slipring_memory::store::{LeaseEnd, StoreEvent};
 
 pub use self::difference::Difference;
@@ -64,6 +67,12 @@ pub enum Event {
         /// What it said.
         message: String,
     },
+    /// A rare situation came about that a program or a scenario wants to have counted.
+    Sometimes(String),
+    /// From here on no task of the node takes a step.
+    Paused,
+    /// The node's tasks run again, unless it was paused more than once.
+    Resumed,
     /// A link was switched by hand.
     Link(&'static str),
     /// Something happened in the store.
@@ -73,7 +82,7 @@ pub enum Event {
         /// What.
         event: StoreEvent,
     },
-    /// A node got the answer to a call. One that was given up gets none.
+    /// A node got the answer to a call.
     Answered {
         /// Which call.
         call: Call,
@@ -84,6 +93,38 @@ pub enum Event {
         /// The code of its error; none if it went well.
         code: Option<&'static str>,
     },
+    /// A caller gave a call up, and gets no answer: the counterpart of `Answered`.
+    GaveUp {
+        /// Which call.
+        call: Call,
+        /// When it was sent.
+        sent: Duration,
+        /// The lease that it is about, if that was known.
+        lease: Option<LeaseId>,
+    },
+    /// A node was granted a lease; told beside `Answered`.
+    Leased {
+        /// The time to live that it asked for.
+        asked: Duration,
+        /// What it was told.
+        lease: Lease,
+    },
+    /// A transaction is on its way; told beside `Answered`.
+    Txn {
+        /// The transaction; unique in a world.
+        request: u64,
+        /// How far it is.
+        step: TxnStep,
+    },
+    /// A node read.
+    Read {
+        /// When it asked.
+        sent: Duration,
+        /// For what.
+        range: Range,
+        /// What it was told.
+        snapshot: Snapshot,
+    },
     /// A node opened a watch.
     WatchOpened {
         /// The watch; unique in a world.
@@ -92,6 +133,13 @@ pub enum Event {
         range: Range,
         /// What it began with.
         base: Base,
+    },
+    /// A watch could not be opened.
+    WatchRefused {
+        /// What was to be watched.
+        range: Range,
+        /// The error's code.
+        code: &'static str,
     },
     /// A watch delivered a batch to its reader.
     WatchDelivered {
@@ -107,10 +155,94 @@ pub enum Event {
         /// The error's code.
         code: &'static str,
     },
-    /// A message reached the broker; told if the [`Setup`](crate::Setup::with_messages) says so.
+    /// A watch was let go of by its reader.
+    WatchDropped {
+        /// The watch.
+        watch: u64,
+    },
+    /// A message reached the broker; told if the [`Setup`](crate::Setup::with_messages) says so, as all that
+    /// follows.
     Published(Letter),
-    /// A message was handed to a subscriber; told as above.
+    /// A message was handed to a subscriber.
     Delivered(Letter),
+    /// The broker routes to a subscription from here on; again after each cut.
+    Subscribed {
+        /// The subscription; unique in a world.
+        line: u64,
+        /// What it subscribes to.
+        pattern: Pattern,
+        /// The group with whose members it shares.
+        queue: Option<QueueGroup>,
+    },
+    /// The broker routes no more to a subscription.
+    Unsubscribed {
+        /// The subscription.
+        line: u64,
+    },
+    /// A subscriber was told that messages are missing.
+    Lagged {
+        /// The subscription.
+        line: u64,
+        /// How many; 0 if that is not known.
+        missed: u64,
+    },
+    /// A request over the bus is on its way; told beside `Answered`.
+    Request {
+        /// The request; unique in a world.
+        request: u64,
+        /// How far it is.
+        step: RequestStep,
+    },
+    /// What is left at the end, when all nodes are ended.
+    Counted(Rest),
+}
+
+/// How far a transaction is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TxnStep {
+    /// A node sent it.
+    Sent(Txn),
+    /// It is with the store. What the store does next, up to `Executed`, is this, and what was due before.
+    Arrived,
+    /// The store executed it.
+    Executed(Result<Commit, Failure>),
+    /// Its node got this answer.
+    Answered(Result<Commit, Failure>),
+}
+
+/// How far a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestStep {
+    /// It is with the broker.
+    Arrived(Letter),
+    /// The broker has the first reply, or knows that there is none.
+    Executed(Result<Letter, Failure>),
+}
+
+/// An error, as far as a history tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Its code.
+    pub code: &'static str,
+    /// May the request have been executed?
+    pub effect: Effect,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self { code: error.code(), effect: error.effect() }
+    }
+}
+
+/// What is left of a world, and should not be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Watches that are open at the store.
+    pub watches: usize,
+    /// Subscriptions at the bus.
+    pub subscriptions: usize,
+    /// Tasks that were started past the environments.
+    pub stray_tasks: usize,
 }
 
 /// A call to the store or to the bus that has an effect, or a heartbeat.
@@ -135,8 +267,14 @@ pub struct Letter {
     pub subject: Subject,
     /// The bytes of its payload.
     pub bytes: usize,
-    /// A hash of the beginning of its payload, to tell messages apart.
+    /// A hash of its headers and of the beginning of its payload, to tell messages apart.
     pub digest: u64,
+    /// Where an answer is expected.
+    pub reply: Option<Subject>,
+    /// Is it the broker's word that nobody is there?
+    pub no_responders: bool,
+    /// The handle that published it, or the subscription that it was delivered to.
+    pub line: u64,
 }
 
 /// How a node's life ended.
@@ -157,11 +295,6 @@ impl History {
     /// What happened, in order.
     pub fn moments(&self) -> &[Moment] {
         &self.moments
-    }
-
-    /// When the last event happened.
-    pub(crate) fn last_time(&self) -> Duration {
-        self.moments.last().map(|moment| moment.at).unwrap_or_default()
     }
 
     /// A number for all that happened, which is another one if anything of the [trace](crate::Trace) is. The
@@ -214,13 +347,27 @@ impl Event {
             Self::Struck(_) => "fault",
             Self::Healed(_) => "heal",
             Self::Panicked { .. } => "panic",
+            Self::Sometimes(_) => "met",
+            Self::Paused => "pause",
+            Self::Resumed => "resume",
             Self::Link(_) => "link",
             Self::Answered { .. } => "answer",
+            Self::GaveUp { .. } => "giveup",
+            Self::Leased { .. } => "leased",
+            Self::Txn { .. } => "txn",
+            Self::Read { .. } => "read",
             Self::WatchOpened { .. } => "watch",
             Self::WatchDelivered { .. } => "batch",
             Self::WatchEnded { .. } => "unwatch",
+            Self::WatchDropped { .. } => "drop",
+            Self::WatchRefused { .. } => "refuse",
             Self::Published(_) => "publish",
             Self::Delivered(_) => "deliver",
+            Self::Subscribed { .. } => "sub",
+            Self::Unsubscribed { .. } => "unsub",
+            Self::Lagged { .. } => "lag",
+            Self::Request { .. } => "request",
+            Self::Counted(_) => "rest",
             Self::Store { event, .. } => match event {
                 StoreEvent::Granted(_) => "grant",
                 StoreEvent::Renewed(_) => "renew",
@@ -243,23 +390,58 @@ impl Event {
             Self::Died(death) => write!(f, "{death}"),
             Self::Struck(fault) | Self::Healed(fault) => write!(f, "{fault}"),
             Self::Panicked { task, message } => write!(f, "task {task}: {}", message.escape_debug()),
+            Self::Sometimes(what) => write!(f, "{}", what.escape_debug()),
+            Self::Paused => f.write_str("stands still"),
+            Self::Resumed => f.write_str("goes on"),
             Self::Link(what) => f.write_str(what),
             Self::Store { event, .. } => write_store(f, event),
             Self::Answered { call, sent, lease, code } => {
-                write!(f, "{call:?} {}", code.unwrap_or("ok"))?;
-                if let Some(lease) = lease {
-                    write!(f, ", lease {lease}")?;
-                }
-                write!(f, ", sent at {}.{:06}", sent.as_secs(), sent.subsec_micros())
+                write_call(f, *call, code.unwrap_or("ok"), *sent, *lease)
             }
+            Self::GaveUp { call, sent, lease } => write_call(f, *call, "no answer", *sent, *lease),
+            Self::Leased { asked, lease } => {
+                write!(f, "lease {} for {:?}, asked for {asked:?}", lease.id, lease.ttl)
+            }
+            Self::Txn { request, step } => write!(f, "{request} {}", Shown(step)),
+            Self::Read { range, snapshot, .. } => write!(f, "{} {}", Shown(range), Shown(snapshot)),
             Self::WatchOpened { watch, range, base } => {
                 write!(f, "{watch} of {} {}", Shown(range), Shown(base))
             }
             Self::WatchDelivered { watch, batch } => write!(f, "{watch} {}", Shown(batch)),
             Self::WatchEnded { watch, code } => write!(f, "{watch} {code}"),
+            Self::WatchDropped { watch } => write!(f, "{watch}"),
+            Self::WatchRefused { range, code } => write!(f, "{} {code}", Shown(range)),
             Self::Published(letter) | Self::Delivered(letter) => write!(f, "{letter}"),
+            Self::Subscribed { line, pattern, queue } => {
+                write!(f, "{line} to {pattern}")?;
+                queue.as_ref().map_or(Ok(()), |queue| write!(f, " in group {queue}"))
+            }
+            Self::Unsubscribed { line } => write!(f, "{line}"),
+            Self::Lagged { line, missed } => write!(f, "{line} missed {missed}"),
+            Self::Request { request, step: RequestStep::Arrived(letter) } => write!(f, "{request} {letter}"),
+            Self::Request { request, step: RequestStep::Executed(end) } => match end {
+                Ok(reply) => write!(f, "{request} reply {reply}"),
+                Err(failure) => write!(f, "{request} {}", failure.code),
+            },
+            Self::Counted(Rest { watches, subscriptions, stray_tasks }) => {
+                write!(f, "{watches} watches, {subscriptions} subscriptions, {stray_tasks} stray tasks")
+            }
         }
     }
+}
+
+fn write_call(
+    f: &mut fmt::Formatter<'_>,
+    call: Call,
+    end: &str,
+    sent: Duration,
+    lease: Option<LeaseId>,
+) -> fmt::Result {
+    write!(f, "{call:?} {end}")?;
+    if let Some(lease) = lease {
+        write!(f, ", lease {lease}")?;
+    }
+    write!(f, ", sent at {}.{:06}", sent.as_secs(), sent.subsec_micros())
 }
 
 fn write_store(f: &mut fmt::Formatter<'_>, event: &StoreEvent) -> fmt::Result {
@@ -318,6 +500,24 @@ impl fmt::Display for Shown<'_, Base> {
 impl fmt::Display for Shown<'_, Snapshot> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at revision {} with {} keys", self.0.revision, self.0.entries.len())
+    }
+}
+
+impl fmt::Display for Shown<'_, TxnStep> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, outcome) = match self.0 {
+            TxnStep::Sent(txn) => {
+                return write!(f, "sent: {} guards, {} writes", txn.guards.len(), txn.ops.len());
+            }
+            TxnStep::Arrived => return f.write_str("arrived"),
+            TxnStep::Executed(outcome) => ("executed", outcome),
+            TxnStep::Answered(outcome) => ("answered", outcome),
+        };
+        match outcome {
+            Ok(Commit::Applied(revision)) => write!(f, "{word}: revision {revision}"),
+            Ok(Commit::Refused) => write!(f, "{word}: refused"),
+            Err(failure) => write!(f, "{word}: {}, effect {:?}", failure.code, failure.effect),
+        }
     }
 }
 

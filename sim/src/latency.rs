@@ -28,6 +28,11 @@ impl Latency {
         Duration::from_millis(self.max_ms)
     }
 
+    /// The shortest that a message takes.
+    pub fn min(self) -> Duration {
+        Duration::from_millis(self.min_ms)
+    }
+
     /// Half of all random numbers give less than an eighth of the span, as on a network with a long tail.
     pub(crate) fn sample(self, random: u64) -> Duration {
         let (min_ms, span) = (self.min_ms.min(self.max_ms), self.max_ms.abs_diff(self.min_ms));

@@ -24,7 +24,8 @@
 //! ```
 //!
 //! What goes wrong can be a value: [`World::spawn_node`] runs a program in each life of a node, a [`Schedule`] of
-//! [`Fault`]s strikes it, and [`check`](mod@check) judges the [`History`] of the run. A seed
+//! [`Fault`]s strikes it, [`check`](mod@check) judges the [`History`] of the run, and
+//! [`Probes`](probes::Probes) say which rare situations it met. A seed
 //! [generates](Schedule::generate) a schedule, and a schedule that fails [shrinks](Schedule::shrink).
 //!
 //! ```
@@ -53,7 +54,12 @@
 //! A test that wants a single part under its own control uses the parts alone: [`SimEnvironment`] and [`Link`]
 //! work on any runtime whose clock is paused.
 
+mod cancel;
 pub mod check;
+#[cfg(feature = "command")]
+pub mod command;
+#[cfg(feature = "command")]
+pub mod doctor;
 mod environment;
 mod fault;
 pub mod history;
@@ -63,6 +69,7 @@ mod network;
 mod operation;
 mod pace;
 pub mod picture;
+pub mod probes;
 mod random;
 mod run;
 mod scenario;
@@ -74,6 +81,7 @@ mod trace;
 pub mod turmoil;
 mod world;
 
+pub use cancel::cancelled_after;
 pub use environment::SimEnvironment;
 pub use fault::{Direction, Fault};
 pub use history::History;

@@ -1,18 +1,21 @@
 //! The way between a node and its broker, and how it breaks.
 
+mod cable;
 mod connection;
 mod discovery;
 mod flight;
 mod messaging;
+mod routed;
 mod state;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use slipring_core::{Discovery, Effect, Messaging, Result};
+use slipring_core::{Discovery, Effect, Messaging, Result, Snapshot};
 use tokio::sync::Notify;
 
+pub(crate) use self::cable::Cable;
 use self::connection::{Connection, Severed};
 use self::discovery::LinkedDiscovery;
 use self::messaging::LinkedMessaging;
@@ -82,6 +85,8 @@ pub(crate) struct Wiring {
     pub(crate) courier: Option<Weak<SimEnvironment>>,
     /// Each message lets other tasks run up to this many times.
     pub(crate) yields_max: u64,
+    /// The network that it stands for, where that is not a part of the link itself.
+    pub(crate) cable: Option<Arc<dyn Cable>>,
 }
 
 impl Link {
@@ -115,12 +120,15 @@ impl Link {
 
     /// What was last ordered with [`open`](Self::open), [`cut`](Self::cut) or [`silence`](Self::silence).
     pub fn mode(&self) -> LinkMode {
-        self.state().mode
+        self.state().ordered
     }
 
     /// How long messages take from now on, in each direction. What is under way is not concerned.
     pub fn set_latency(&self, latency: Latency) {
-        self.state().latency = latency;
+        match &self.0.wiring.cable {
+            Some(cable) => cable.set_latency(latency),
+            None => self.state().latency = latency,
+        }
     }
 
     /// The next `commit`, `grant`, `revoke` or `request` is executed, but its caller gets `Unavailable` with
@@ -150,17 +158,22 @@ impl Link {
 
     /// The network around the link of the life before is still as it was.
     pub(crate) fn inherit(&self, before: &Self) {
-        let (refused, held, stalled, latency, delay) = {
-            let State { refused, held, stalled, latency, delay, .. } = *before.state();
-            (refused, held, stalled, latency, delay)
+        if let Some(cable) = &self.0.wiring.cable {
+            // It has outlived the node; but nobody holds its switch any more.
+            return cable::switch(&**cable, before.mode(), LinkMode::Open);
+        }
+        let network = {
+            let State { refused, held, stalled, overloaded, latency, delay, .. } = *before.state();
+            State { refused, held, stalled, overloaded, latency, delay, ..State::default() }
         };
-        self.change(|state| {
-            *state = State { refused, held, stalled, latency, delay, ..State::default() };
-        });
+        self.change(|state| *state = network);
     }
 
     /// A direction lets nothing through, or does again. Such windows may overlap.
     pub(crate) fn hold(&self, to_broker: bool, from_broker: bool, held: bool) {
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable.hold(to_broker, from_broker, held);
+        }
         self.change(|state| {
             for (way, concerned) in [(Way::ToBroker, to_broker), (Way::FromBroker, from_broker)] {
                 if concerned {
@@ -172,6 +185,9 @@ impl Link {
 
     /// The connection breaks, and cannot be made until the window ends. Such windows may overlap.
     pub(crate) fn refuse(&self, refused: bool) {
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable.refuse(refused);
+        }
         self.change(|state| {
             count(&mut state.refused, refused);
             state.cuts += u64::from(refused);
@@ -180,6 +196,9 @@ impl Link {
 
     /// Messages take this much longer, or no longer do. Such windows add up.
     pub(crate) fn delay(&self, by: Duration, delayed: bool) {
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable.delay(by, delayed);
+        }
         self.change(|state| {
             state.delay = if delayed { state.delay + by } else { state.delay.saturating_sub(by) };
         });
@@ -190,8 +209,52 @@ impl Link {
         self.change(|state| count(&mut state.stalled, stalled));
     }
 
+    /// The next heartbeats are lost, before or after they are executed.
+    pub(crate) fn lose_heartbeats(&self, beats: u32, executed: bool) {
+        self.state().beats_to_lose[usize::from(executed)] += beats;
+    }
+
+    /// The next message that is published does not arrive.
+    pub(crate) fn lose_next_publish(&self) {
+        self.state().publishes_to_lose += 1;
+    }
+
+    /// Calls to the store are refused, or no longer are. Such windows may overlap.
+    pub(crate) fn overload(&self, overloaded: bool) {
+        self.change(|state| count(&mut state.overloaded, overloaded));
+    }
+
+    /// All watches end.
+    pub(crate) fn reset_watches(&self) {
+        self.change(|state| state.watch_resets += 1);
+    }
+
+    /// The connection to the bus breaks; a new one can be made at once.
+    pub(crate) fn reset_bus(&self) {
+        self.change(|state| state.server_cuts[Side::Bus as usize] += 1);
+    }
+
+    /// Reads show this, and after a last call with nothing what there is. Such windows may overlap: the first
+    /// one decides.
+    pub(crate) fn go_stale(&self, content: Option<Snapshot>) {
+        self.change(|state| {
+            count(&mut state.stale_windows, content.is_some());
+            match content {
+                Some(content) => {
+                    state.stale.get_or_insert_with(|| Arc::new(content));
+                }
+                None if state.stale_windows == 0 => state.stale = None,
+                None => {}
+            }
+        });
+    }
+
     /// What the far side does from now on. A server that goes down breaks its connections.
     pub(crate) fn set_server(&self, side: Side, server: Server) {
+        let server = match &self.0.wiring.cable {
+            Some(cable) => cable.set_server(side, server),
+            None => server,
+        };
         self.change(|state| {
             state.server_cuts[side as usize] += u64::from(server == Server::Down);
             state.servers[side as usize] = server;
@@ -201,6 +264,9 @@ impl Link {
     /// Nothing passes any more, for good: after a crash calls fail, and the broker knows; after a power loss
     /// they hang, and it does not.
     pub(crate) fn die(&self, death: Death) {
+        if let Some(cable) = &self.0.wiring.cable {
+            cable.die(death);
+        }
         self.change(|state| {
             if state.death.is_none() {
                 state.death = Some(death);
@@ -224,12 +290,16 @@ impl Link {
     }
 
     fn set(&self, mode: LinkMode, what: &'static str) {
-        if self.state().mode == mode {
+        let before = std::mem::replace(&mut self.state().ordered, mode);
+        if before == mode {
             return;
         }
         self.tell(|| Event::Link(what));
+        if let Some(cable) = &self.0.wiring.cable {
+            return cable::switch(&**cable, before, mode);
+        }
         self.change(|state| {
-            state.mode = mode;
+            state.actual = mode;
             state.cuts += u64::from(mode == LinkMode::Cut);
         });
     }
@@ -254,7 +324,7 @@ impl Link {
         if state.flow(side, Way::ToBroker) == Flow::Cut {
             return Err(Severed.with_effect(Effect::None));
         }
-        Ok(Connection { link: self.clone(), side, born: state.life(side) })
+        Ok(Connection { link: self.clone(), side, born: state.life(side), watch: None })
     }
 
     /// Waits until the state of the link (or what `wake` announces) answers the question.
@@ -292,7 +362,12 @@ impl Link {
         }
     }
 
-    /// The time in the log, and a name for a watch.
+    /// A number that is unique in the log.
+    fn number(&self) -> u64 {
+        self.0.wiring.log.as_ref().map_or(0, |(log, _)| log.number())
+    }
+
+    /// The time in the log.
     fn now(&self) -> Duration {
         self.0.wiring.log.as_ref().map(|(log, _)| log.elapsed()).unwrap_or_default()
     }

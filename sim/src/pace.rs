@@ -71,6 +71,8 @@ impl Paced {
             let replaced = state.waiting.insert(self.number, cx.waker().clone());
             drop(state);
             drop(replaced);
+            // Its turn is over: it is woken by the end of the pause alone.
+            self.waited = false;
             return false;
         }
         self.waited = !self.waited && state.shuffle.as_mut().is_some_and(|shuffle| shuffle.next() % 4 == 0);
@@ -89,5 +91,41 @@ impl Future for Paced {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicU32);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// F13: a task that let others go first when a pause began does not wake itself during the pause; time
+    /// would stand still for ever. It runs after the pause.
+    #[test]
+    fn f13_a_pause_meets_a_task_that_waits_for_its_turn() {
+        let (pace, wakes) = (Pace::new(Some(7)), Arc::new(Wakes::default()));
+        let waker = Waker::from(wakes.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut paced = Paced::new(pace.clone(), Box::pin(std::future::pending()));
+        while !paced.waited {
+            assert!(Pin::new(&mut paced).poll(&mut cx).is_pending());
+        }
+        let before = wakes.0.load(Ordering::Relaxed);
+        pace.pause();
+        assert!(Pin::new(&mut paced).poll(&mut cx).is_pending());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), before);
+        pace.resume();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), before + 1);
     }
 }

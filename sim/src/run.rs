@@ -57,9 +57,17 @@ impl Report {
 /// As [`run`].
 pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World)) -> Report {
     let setup = setup.into();
-    let report = run_once(seed, setup.clone(), &scenario);
-    if setup.self_check {
-        let again = run_once(seed, setup, &scenario);
+    compare(seed, setup.self_check, || unbroken(seed, attempt(seed, setup.clone(), &scenario)))
+}
+
+/// A run; with a check, twice.
+///
+/// # Panics
+/// If the two differ.
+pub(crate) fn compare(seed: u64, self_check: bool, run: impl Fn() -> Report) -> Report {
+    let report = run();
+    if self_check {
+        let again = run();
         if let Some(difference) = report.history.first_difference(&again.history) {
             panic!("seed {seed} does not decide the run: it was run twice, and {difference}");
         }
@@ -67,8 +75,11 @@ pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World
     report
 }
 
-fn run_once(seed: u64, setup: Setup, scenario: &impl AsyncFn(World)) -> Report {
-    let (report, panic) = attempt(seed, setup, scenario);
+/// A run whose scenario did not panic.
+///
+/// # Panics
+/// If it did.
+pub(crate) fn unbroken(seed: u64, (report, panic): (Report, Option<(Duration, String)>)) -> Report {
     if let Some((_, what)) = panic {
         let trace = Trace::from(&report.history);
         panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));

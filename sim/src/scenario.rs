@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-use crate::check::{Violation, check};
-use crate::history::Event;
+use crate::check::{Terms, Violation, check};
 use crate::run::attempt;
 use crate::{Report, Schedule, Setup, Shape, World};
 
@@ -40,6 +39,7 @@ pub struct Scenario {
     setup: Setup,
     shape: Shape,
     story: Story,
+    terms: Option<Terms>,
     judges: Vec<Judge>,
     probes: Vec<String>,
     engines: Vec<Engine>,
@@ -54,6 +54,9 @@ type Judge = Arc<dyn Fn(&Report) -> Vec<Violation> + Send + Sync>;
 pub enum Engine {
     /// Tier T1: one runtime, driven by events.
     Fast,
+    /// Tier T2: a host of turmoil for each node, and a real protocol between them.
+    #[cfg(feature = "turmoil")]
+    Turmoil,
 }
 
 /// One run of a scenario, judged.
@@ -95,6 +98,7 @@ impl Scenario {
                 let story = story.clone();
                 Box::pin(async move { story(world).await })
             }),
+            terms: None,
             judges: Vec::new(),
             probes: Vec::new(),
             engines: vec![Engine::Fast],
@@ -105,6 +109,13 @@ impl Scenario {
     #[must_use]
     pub fn with_setup(mut self, setup: impl Into<Setup>) -> Self {
         self.setup = setup.into();
+        self
+    }
+
+    /// With these bounds in the place of the default ones, which follow from the broker's profile.
+    #[must_use]
+    pub fn with_terms(mut self, terms: Terms) -> Self {
+        self.terms = Some(terms);
         self
     }
 
@@ -171,11 +182,21 @@ impl Scenario {
 
     /// Runs a seed with another schedule: a smaller one, or one from a file.
     pub fn replay(&self, seed: u64, schedule: Schedule) -> Outcome {
-        let played = schedule.clone();
-        let (report, panic) = attempt(seed, self.setup.clone(), async |world: World| {
+        self.replay_on(Engine::Fast, seed, schedule)
+    }
+
+    /// [`replay`](Self::replay) on an engine.
+    pub fn replay_on(&self, engine: Engine, seed: u64, schedule: Schedule) -> Outcome {
+        let (played, story, setup) = (schedule.clone(), self.story.clone(), self.setup.clone());
+        let tell = move |world: World| {
             world.play(played);
-            (self.story)(world).await;
-        });
+            story(world)
+        };
+        let (report, panic) = match engine {
+            Engine::Fast => attempt(seed, setup, tell),
+            #[cfg(feature = "turmoil")]
+            Engine::Turmoil => crate::turmoil::attempt(seed, setup, tell),
+        };
         let violations = self.judge(&report, panic);
         let hash = report.hash();
         Outcome { seed, schedule, report, violations, hash }
@@ -183,19 +204,21 @@ impl Scenario {
 
     /// The smallest schedule found under which a seed still breaks `invariant`; see [`Schedule::shrink`].
     pub fn shrink(&self, seed: u64, schedule: &Schedule, invariant: &str) -> Schedule {
-        schedule.shrink(|schedule| self.replay(seed, schedule.clone()).breaks(invariant))
+        self.shrink_on(Engine::Fast, seed, schedule, invariant)
+    }
+
+    /// [`shrink`](Self::shrink) on an engine.
+    pub fn shrink_on(&self, engine: Engine, seed: u64, schedule: &Schedule, invariant: &str) -> Schedule {
+        schedule.shrink(|schedule| self.replay_on(engine, seed, schedule.clone()).breaks(invariant))
+    }
+
+    /// What its runs are judged by.
+    pub fn terms(&self) -> Terms {
+        self.terms.clone().unwrap_or_else(|| Terms::from(&self.setup.profile))
     }
 
     fn judge(&self, report: &Report, panic: Option<(Duration, String)>) -> Vec<Violation> {
-        let moments = report.history.moments();
-        let mut violations = check(&report.history, &self.setup.profile);
-        violations.extend(moments.iter().filter_map(|moment| match &moment.event {
-            Event::Panicked { task, message } => {
-                let what = format!("task {task} of {}: {message}", moment.node);
-                Some(Violation::new(PANIC, moment.at, what))
-            }
-            _ => None,
-        }));
+        let mut violations = check(&report.history, self.terms());
         violations.extend(self.judges.iter().flat_map(|judge| judge(report)));
         violations.extend(panic.map(|(at, what)| Violation::new(STORY, at, what)));
         violations.sort_by_key(|violation| violation.at);
@@ -203,8 +226,6 @@ impl Scenario {
     }
 }
 
-/// What a panic of a node's task breaks.
-const PANIC: &str = "panic";
 /// What a panic of the story breaks.
 const STORY: &str = "story";
 
@@ -221,11 +242,27 @@ impl fmt::Debug for Scenario {
     }
 }
 
+impl Engine {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Fast,
+        #[cfg(feature = "turmoil")]
+        Self::Turmoil,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            #[cfg(feature = "turmoil")]
+            Self::Turmoil => "turmoil",
+        }
+    }
+}
+
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fast => "fast",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -284,9 +321,12 @@ mod tests {
             .with_operation(4 * TTL, "a", "two");
         let outcome = workers().replay(7, schedule);
         let text = outcome.report.history.to_string();
-        for expected in
-            ["a          note     one", "this node is down", "node nobody", "a#2        note     two"]
-        {
+        for expected in [
+            "a                note     one",
+            "this node is down",
+            "node nobody",
+            "a#2              note     two",
+        ] {
             assert!(text.contains(expected), "no {expected:?} in\n{text}");
         }
         assert_eq!((lines(&outcome, "ask"), lines(&outcome, "note")), (2, 4));
@@ -307,7 +347,7 @@ mod tests {
         let outcome = scenario.with_judge(judge).replay(7, Schedule::new());
         let found: Vec<_> = outcome.violations.iter().map(|v| (v.invariant, v.what.as_str())).collect();
         let expected =
-            [("panic", "task program of a: no luck"), ("order", "out of order"), ("story", "the end")];
+            [("N2", "task program of a: no luck"), ("order", "out of order"), ("story", "the end")];
         assert_eq!(found, expected);
     }
 

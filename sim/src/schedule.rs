@@ -88,6 +88,16 @@ impl Schedule {
         self.operations.iter().map(|operation| operation.at).chain(faults).max().unwrap_or_default()
     }
 
+    /// Each operation and each fault in words, in the order of their times, with the schedule that lacks it.
+    pub fn parts(&self) -> Vec<(String, Self)> {
+        let asked = self.operations.iter().map(|operation| (operation.at, operation.to_string()));
+        let struck = self.faults.iter().map(|timed| (timed.at, timed.to_string()));
+        let without = |(part, (at, words))| (at, words, self.without(part..part + 1));
+        let mut parts: Vec<_> = asked.chain(struck).enumerate().map(without).collect();
+        parts.sort_by_key(|(at, _, _)| *at);
+        parts.into_iter().map(|(_, words, rest)| (words, rest)).collect()
+    }
+
     /// Both, in the order of their times; operations first.
     pub(crate) fn steps(&self) -> Vec<Step<'_>> {
         let operations = self.operations.iter().map(Step::Operation);
@@ -393,6 +403,22 @@ mod tests {
             Schedule::new().with(seconds(1), cut("a", seconds(5))).with(seconds(4), Fault::Compact);
         assert_eq!(schedule.end(), seconds(6));
         assert_eq!(Schedule::new().end(), Duration::ZERO);
+    }
+
+    /// The parts of a schedule are in the order of their times, each with a schedule that lacks it alone.
+    #[test]
+    fn a_schedule_has_parts() {
+        let stop = |schedule: Schedule| schedule.with_operation(seconds(2), "a", "stop");
+        let schedule = stop(Schedule::new().with(seconds(1), Fault::Save)).with(seconds(3), Fault::Restore);
+        let expected = [
+            ("at 1s: save the store", stop(Schedule::new()).with(seconds(3), Fault::Restore)),
+            (
+                "at 2s: a is asked: stop",
+                Schedule::new().with(seconds(1), Fault::Save).with(seconds(3), Fault::Restore),
+            ),
+            ("at 3s: restore the store", stop(Schedule::new()).with(seconds(1), Fault::Save)),
+        ];
+        assert_eq!(schedule.parts(), expected.map(|(words, rest)| (words.to_owned(), rest)));
     }
 
     /// A schedule that does not fail stays as it is, and one that always fails becomes empty.

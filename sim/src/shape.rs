@@ -19,6 +19,8 @@ pub struct Shape {
     pub faults_max: usize,
     /// What may go wrong.
     pub faults: Choice,
+    /// May also go wrong what not every program and broker can bear?
+    pub unusual: bool,
     /// What goes wrong once at least: one fault for each choice.
     pub sure: Vec<Choice>,
     /// What nodes may be asked to do.
@@ -39,6 +41,7 @@ impl Shape {
             length,
             faults_max: 12,
             faults: |_| true,
+            unusual: false,
             sure: Vec::new(),
             verbs: Vec::new(),
             operations_max: 0,
@@ -56,6 +59,15 @@ impl Shape {
     #[must_use]
     pub fn with_faults(mut self, faults: Choice) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// With the faults too that are never drawn otherwise: [`Fault::StaleReads`] needs a profile that allows it,
+    /// [`Fault::Cancel`] a program with [cancellable](crate::Node::cancellable) parts, and [`Fault::EndLease`]
+    /// judges who know that it breaks a promise of the store.
+    #[must_use]
+    pub fn with_unusual(mut self, unusual: bool) -> Self {
+        self.unusual = unusual;
         self
     }
 
@@ -97,7 +109,7 @@ const DRAWS_MAX: usize = 16;
 /// Draws a fault of its kind.
 type Kind = fn(&mut Dice<'_>) -> Fault;
 
-const OF_NODES: [Kind; 11] = [
+const OF_NODES: [Kind; 18] = [
     |dice| Fault::Cut { node: dice.node(), lasts: dice.span() },
     |dice| {
         let lost = [Direction::Both, Direction::ToBroker, Direction::FromBroker][dice.below("direction", 3)];
@@ -121,9 +133,35 @@ const OF_NODES: [Kind; 11] = [
             ahead_ms: if dice.one_in("back", 2) { -ahead_ms } else { ahead_ms },
         }
     },
+    |dice| Fault::Isolate { node: dice.node(), lasts: dice.span() },
+    |dice| dice.between_nodes(),
+    |dice| Fault::LoseHeartbeats {
+        node: dice.node(),
+        beats: 1 + u32::try_from(dice.below("beats", 4)).expect("it is below 4"),
+        executed: dice.one_in("executed", 2),
+    },
+    |dice| Fault::LosePublish { node: dice.node() },
+    |dice| Fault::Overload { node: dice.node(), lasts: dice.span() },
+    |dice| Fault::ResetWatches { node: dice.node() },
+    |dice| Fault::ResetBus { node: dice.node() },
 ];
 
-const OF_BROKER: [Kind; 9] = [
+/// Those that are not for every program and every broker.
+const UNUSUAL: [Kind; 3] = [
+    |dice| Fault::StaleReads { node: dice.node(), lasts: dice.span() },
+    |dice| Fault::Cancel {
+        node: dice.node(),
+        waits: u32::try_from(dice.below("waits", 32)).expect("it is below 32"),
+    },
+    |dice| Fault::EndLease { from: format!("{:x}", dice.below("key", 16)) },
+];
+
+const OF_BROKER: [Kind; 11] = [
+    |dice| Fault::CutAll { lasts: dice.span() },
+    |dice| {
+        let off = u32::try_from(dice.below("rate", 2 * DRIFT_PPM_MAX + 1)).expect("it is below a thousandth");
+        Fault::ClockRate { ppm: 1_000_000 - 500 + off }
+    },
     |dice| Fault::PauseStore { lasts: dice.span() },
     |dice| Fault::RestartStore { down: dice.span(), ready: dice.up_to(FAILOVER_MAX) },
     |dice| Fault::LeaderChange { lasts: FAILOVER_MIN + dice.up_to(FAILOVER_MAX - FAILOVER_MIN) },
@@ -135,6 +173,9 @@ const OF_BROKER: [Kind; 9] = [
     |dice| Fault::DeleteKey { from: format!("{:x}", dice.below("key", 16)) },
 ];
 
+/// How far the rates of two clocks are apart at most, in millionths: more than machines' are.
+const DRIFT_PPM_MAX: usize = 500;
+
 /// How long etcd was measured to be without a leader.
 const FAILOVER_MIN: Duration = Duration::from_millis(1_000);
 const FAILOVER_MAX: Duration = Duration::from_millis(1_900);
@@ -144,8 +185,10 @@ const EPSILON_MAX: Duration = Duration::from_millis(100);
 
 /// The kinds that can strike somebody.
 fn all_kinds(shape: &Shape) -> Vec<Kind> {
-    let of_nodes: &[Kind] = if shape.nodes.is_empty() { &[] } else { &OF_NODES };
-    of_nodes.iter().chain(&OF_BROKER).copied().collect()
+    let (of_nodes, unusual): (&[Kind], &[Kind]) =
+        if shape.nodes.is_empty() { (&[], &[]) } else { (&OF_NODES, &UNUSUAL) };
+    let unusual = if shape.unusual { unusual } else { &[] };
+    of_nodes.iter().chain(&OF_BROKER).chain(unusual).copied().collect()
 }
 
 /// At least 1.
@@ -229,6 +272,25 @@ impl Dice<'_> {
         self.shape.nodes[number].clone()
     }
 
+    /// Something between two nodes; of a single one, with everybody.
+    fn between_nodes(&mut self) -> Fault {
+        let nodes = self.shape.nodes.len();
+        if nodes < 2 {
+            return Fault::Isolate { node: self.node(), lasts: self.span() };
+        }
+        let from = self.below("node", nodes);
+        let to = (from + 1 + self.below("other", nodes - 1)) % nodes;
+        let [from, to] = [from, to].map(|number| self.shape.nodes[number].clone());
+        match self.below("between", 3) {
+            0 => {
+                let (both_ways, lasts) = (self.one_in("both ways", 2), self.span());
+                Fault::PartitionNodes { from, to, both_ways, lasts }
+            }
+            1 => Fault::CutNodes { from, to, lasts: self.span() },
+            _ => Fault::DelayNodes { from, to, by: self.span(), lasts: self.span() },
+        }
+    }
+
     /// A time after which something is decided.
     fn moment(&mut self) -> Duration {
         let (ttl, epsilon) = (self.shape.ttl, self.up_to(EPSILON_MAX));
@@ -301,9 +363,12 @@ mod tests {
     fn each_seed_has_a_part_of_the_kinds() {
         let of_seed: Vec<_> = (0..500).map(|seed| kinds(&Schedule::generate(seed, &shape()))).collect();
         let all: BTreeSet<&String> = of_seed.iter().flatten().collect();
-        assert_eq!(all.len(), OF_NODES.len() + OF_BROKER.len());
+        // What goes wrong between two nodes is one of three.
+        assert_eq!(all.len(), OF_NODES.len() + 2 + OF_BROKER.len());
         assert!(of_seed.iter().any(|kinds| kinds.len() == 1));
         assert!(of_seed.iter().any(|kinds| kinds.len() > 6));
+        let unusual = (0..500).flat_map(|seed| kinds(&Schedule::generate(seed, &shape().with_unusual(true))));
+        assert_eq!(unusual.collect::<BTreeSet<_>>().len(), all.len() + UNUSUAL.len());
         let nobody = Shape::new([""; 0], TTL, TTL);
         let broker: BTreeSet<_> =
             (0..500).flat_map(|seed| kinds(&Schedule::generate(seed, &nobody))).collect();

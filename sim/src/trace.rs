@@ -54,7 +54,10 @@ impl fmt::Debug for Trace {
 pub(crate) struct Log {
     clock: Clock,
     watches: Arc<AtomicU64>,
+    numbers: Arc<AtomicU64>,
     history: Arc<Mutex<History>>,
+    /// When the last event happened, in nanoseconds.
+    last: Arc<AtomicU64>,
 }
 
 /// What tells the time.
@@ -80,7 +83,8 @@ impl Log {
     }
 
     fn timed(clock: Clock) -> Self {
-        Self { clock, watches: Arc::default(), history: Arc::default() }
+        let (watches, numbers, history, last) = Default::default();
+        Self { clock, watches, numbers, history, last }
     }
 
     /// The time since the log began.
@@ -89,22 +93,30 @@ impl Log {
             Clock::Tokio(began) => began.elapsed(),
             // Outside of all hosts no time passes.
             #[cfg(feature = "turmoil")]
-            Clock::Turmoil => turmoil::sim_elapsed().unwrap_or_else(|| self.history().last_time()),
+            Clock::Turmoil => turmoil::sim_elapsed().unwrap_or_else(|| self.last_time()),
         }
     }
 
     /// Adds an event at the present time.
     pub(crate) fn add(&self, node: &Arc<str>, event: Event) {
-        let now = self.elapsed();
-        let mut history = self.history();
         // Hosts on turmoil take turns of a tick each, so that the next one begins before the last one ended.
-        let at = now.max(history.last_time());
-        history.push(Moment { at, node: node.clone(), event });
+        let at = self.elapsed().max(self.last_time());
+        self.last.store(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.history().push(Moment { at, node: node.clone(), event });
+    }
+
+    fn last_time(&self) -> Duration {
+        Duration::from_nanos(self.last.load(Ordering::Relaxed))
     }
 
     /// A number for a watch.
     pub(crate) fn name_watch(&self) -> u64 {
         self.watches.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A number for anything else.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// What was written so far.

@@ -1,4 +1,5 @@
 mod faults;
+mod ground;
 mod node;
 mod servers;
 
@@ -11,16 +12,16 @@ use futures_util::{FutureExt, StreamExt};
 use slipring_core::{BoxFuture, Discovery, EnvironmentExt, Range, Start, Task};
 use slipring_memory::MemoryWorld;
 use slipring_memory::store::{Saved, StoreEvent};
-use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use self::ground::Ground;
 pub use self::node::Node;
 use self::servers::Servers;
 use crate::environment::SimEnvironment;
-use crate::history::{Event, History};
+use crate::history::{Event, History, Moment, Rest};
 use crate::link::{Link, Side, Wiring};
-use crate::network::Network;
+use crate::network::Net;
 use crate::run::Report;
 use crate::setup::Setup;
 use crate::trace::{Log, Trace};
@@ -38,12 +39,15 @@ struct Shared {
     seed: u64,
     setup: Setup,
     log: Log,
-    network: Network,
+    network: Net,
+    ground: Ground,
     memory: MemoryWorld,
     /// By name.
     places: Mutex<BTreeMap<String, Place>>,
     servers: Mutex<Servers>,
     saved: Mutex<Option<Saved>>,
+    /// The links of lives that lost power; the broker may not know yet.
+    graves: Mutex<Vec<Link>>,
     broker: Arc<SimEnvironment>,
     clock: Mutex<Task>,
     /// When the schedule is over, if one is played.
@@ -68,13 +72,18 @@ impl World {
 
     /// A world with this [`Setup`], or whose broker has this [`Profile`](slipring_memory::Profile).
     pub fn with(seed: u64, setup: impl Into<Setup>) -> Self {
-        let (setup, log, network) = (setup.into(), Log::new(), Network::default());
+        Self::on(Ground::Memory, seed, setup.into())
+    }
+
+    pub(crate) fn on(ground: Ground, seed: u64, setup: Setup) -> Self {
+        let (log, network) = ground.begin(seed, &setup);
         let broker = SimEnvironment::in_world(BROKER, seed, setup.shuffled, log.clone(), network.clone());
-        let broker = Arc::new(broker);
+        let broker = ground.place(broker);
         let memory = MemoryWorld::observed(setup.profile.clone(), broker.clone(), {
             let (log, store) = (log.clone(), STORE.into());
             move |clock, event| log.add(&store, Event::Store { clock, event })
         });
+        ground.serve(&memory, &broker, (seed, &log), &setup);
         let clock = Mutex::new(start_clock(&broker, &memory));
         Self {
             shared: Arc::new(Shared {
@@ -82,10 +91,12 @@ impl World {
                 setup,
                 log,
                 network,
+                ground,
                 memory,
                 places: Mutex::default(),
                 servers: Mutex::default(),
                 saved: Mutex::default(),
+                graves: Mutex::default(),
                 broker,
                 clock,
                 plays_until: Mutex::default(),
@@ -141,6 +152,11 @@ impl World {
         self.shared.log.add(&"scenario".into(), Event::Note(what.to_string()));
     }
 
+    /// Counts a rare situation that came about, as [`Node::sometimes`] does.
+    pub fn sometimes(&self, name: impl fmt::Display) {
+        self.shared.log.add(&"scenario".into(), Event::Sometimes(name.to_string()));
+    }
+
     /// Adds what happened in a store that is not this world's own, so that the history can be judged as if it
     /// were.
     pub fn tell_store(&self, clock: Duration, event: StoreEvent) {
@@ -151,6 +167,11 @@ impl World {
     pub fn history(&self) -> History {
         self.catch_up();
         self.shared.log.snapshot()
+    }
+
+    /// What it is like.
+    pub fn setup(&self) -> &Setup {
+        &self.shared.setup
     }
 
     /// Virtual time since the world began.
@@ -177,18 +198,32 @@ impl World {
         for _ in 0..REAPING_YIELDS {
             yield_now().await;
         }
-        let owned: usize = self.places().values().map(|place| place.node.tasks()).sum();
-        let alive = Handle::current().metrics().num_alive_tasks();
-        alive.saturating_sub(owned + self.shared.broker.tasks())
+        let nodes: Vec<Node> = self.places().values().map(|place| place.node.clone()).collect();
+        self.shared.ground.stray_tasks(&self.shared.broker, &nodes).await
     }
 
     /// Ends all nodes, and gives what there is to tell.
     pub(crate) async fn finish(&self) -> Report {
         self.catch_up();
-        let history = self.shared.log.finish();
+        let mut history = self.shared.log.finish();
         let nodes: Vec<Node> = self.places().values().map(|place| place.node.clone()).collect();
-        nodes.iter().for_each(Node::crash);
-        Report { history, stray_tasks: self.stray_tasks().await }
+        for node in &nodes {
+            node.crash();
+            node.link().bury();
+        }
+        std::mem::take(&mut *lock(&self.shared.graves)).iter().for_each(Link::bury);
+        let rest = self.rest().await;
+        let (at, node) = (self.shared.log.elapsed(), BROKER.into());
+        history.push(Moment { at, node, event: Event::Counted(rest) });
+        Report { history, stray_tasks: rest.stray_tasks }
+    }
+
+    /// What is open at the broker, except the world's own clock, and who runs past it.
+    async fn rest(&self) -> Rest {
+        let stray_tasks = self.stray_tasks().await;
+        let memory = &self.shared.memory;
+        let watches = memory.watches().saturating_sub(1);
+        Rest { watches, subscriptions: memory.messaging().subscriptions(), stray_tasks }
     }
 
     /// Lets what is due by now happen in the store.
@@ -214,14 +249,17 @@ impl World {
     }
 
     fn make_node(&self, name: &str, before: Option<&Link>) -> Node {
-        let Shared { seed, setup, log, network, memory, broker, .. } = &*self.shared;
+        let Shared { seed, setup, log, network, ground, memory, broker, .. } = &*self.shared;
         let environment = SimEnvironment::in_world(name, *seed, setup.shuffled, log.clone(), network.clone());
+        let (environment, way) = ground.settle(name, environment, memory);
         let link = Link::wired(Wiring {
             seed: *seed,
             log: Some((log.clone(), name.into())),
             messages: setup.messages,
-            courier: setup.lasting_requests.then(|| Arc::downgrade(broker)),
+            // What was sent over a cable is on its way by itself.
+            courier: (setup.lasting_requests && way.cable.is_none()).then(|| Arc::downgrade(broker)),
             yields_max: if setup.shuffled { YIELDS_MAX } else { 0 },
+            cable: way.cable,
         });
         match before {
             Some(before) => link.inherit(before),
@@ -230,7 +268,9 @@ impl World {
         for side in [Side::Store, Side::Bus] {
             link.set_server(side, lock(&self.shared.servers).state(side));
         }
-        Node::new(name.into(), log.clone(), environment, link, memory)
+        environment.offset_wall_time(setup.wall_offset_max);
+        let (discovery, messaging) = (link.discovery(way.discovery), link.messaging(way.messaging));
+        Node::new(name.into(), log.clone(), environment, link, discovery, messaging)
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<String, Place>> {

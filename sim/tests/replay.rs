@@ -135,7 +135,7 @@ fn l1_l2_the_trace_shows_leases_running_out() {
         let renewed = trace.matching("beat: Ok").filter(|line| line.contains(&beats)).map(at);
         let renewed = renewed.take_while(|beat| *beat < fault).last().unwrap();
         let gone = at(trace
-            .matching("store      commit")
+            .matching("store            commit")
             .find(|line| line.contains(&format!("delete service/{name}")))
             .unwrap());
         let late = gone - renewed - TTL.as_secs_f64();
@@ -184,7 +184,7 @@ fn a_panic_in_a_task_is_in_the_trace() {
         let environment = world.node("a").environment();
         environment.spawn("fragile", Box::pin(async { panic!("broken {}", 7) })).end().await;
     });
-    assert_eq!(trace.matching("a          panic    task fragile: broken 7").count(), 1, "{trace}");
+    assert_eq!(trace.matching("a                panic    task fragile: broken 7").count(), 1, "{trace}");
 }
 
 /// A scenario that fails says with which seed.

@@ -86,9 +86,9 @@ fn a_seed_is_one_run() {
     }
 }
 
-/// The seed decides the order of tasks alone too: the same schedule, without latency, is another run.
+/// F38: the seed decides the order of tasks alone too: the same schedule, without latency, is another run.
 #[test]
-fn a_seed_is_one_interleaving() {
+fn f38_a_seed_is_one_interleaving() {
     let order = |seed| {
         let setup = Setup::new().with_shuffling(true);
         let report = simulate(seed, setup, async |world: World| {
@@ -110,7 +110,7 @@ fn a_seed_is_one_interleaving() {
     assert!(orders.iter().all(|order| order.len() == 25));
 }
 
-/// K2, L1, L2, W1 to W4, W13: no seed breaks a promise, nothing is left, and the faults are not in vain: leases
+/// No seed breaks a promise of any checker, nothing is left, and the faults are not in vain: leases
 /// expire, watches end and calls fail in them.
 #[test]
 fn no_seed_breaks_a_promise() {

@@ -1,9 +1,12 @@
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::poll;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slipring_core::mutation::Mutation;
@@ -88,7 +91,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         self
     }
 
-    /// Fails at once, instead of waiting for an instance, if there is none.
+    /// Fails at once, instead of waiting for an instance, if there is none, or none that is there.
     pub fn fail_fast(mut self) -> Self {
         self.fail_fast = true;
         self
@@ -146,12 +149,12 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         self.run().await?.only().await
     }
 
-    async fn run(mut self) -> Result<Reply>
+    async fn run(&self) -> Result<Reply>
     where
         Req: Serialize + Sync,
     {
-        if let Some(problem) = self.problem.take() {
-            return Err(problem);
+        if let Some(problem) = &self.problem {
+            return Err(problem.clone());
         }
         self.client.runtime.check_open()?;
         let began = Instant::now();
@@ -165,6 +168,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             endpoint: self.client.watcher.name().clone(),
             call: number,
             deadline: deadline.saturating_duration_since(began),
+            any: self.direct.is_none() && self.client.labels.is_empty(),
         };
         platform.environment.observe(&started);
         // Until something else is known: whoever drops a call cancels it.
@@ -183,7 +187,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     {
         let runtime = &self.client.runtime;
         let harmless = self.idempotent || runtime.platform().mutated(Mutation::UnknownIsRetried);
-        let policy = RetryPolicy::new().with_idempotent(harmless);
+        let policy = RetryPolicy::new().with_idempotent(harmless).with_patient(!self.fail_fast);
         let mut retry = Retry::new(policy, limits.deadline);
         let mut written = None;
         let mut tried = Vec::new();
@@ -232,35 +236,45 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         let trace = self.metadata.trace.as_ref().map(|trace| trace.hop(&*platform.environment));
         Metadata { trace, ..self.metadata.clone() }.write(&mut headers)?;
         let busy = instance.standing().begin();
-        let open = self.client.runtime.caller().open(
+        let mut open = pin!(self.client.runtime.caller().open(
             call,
             instance.clone(),
             self.client.watcher.clone(),
             headers,
             payload,
-        );
-        let incoming = match tokio::time::timeout_at(limits.deadline, open).await {
-            Ok(incoming) => incoming?,
-            Err(_) => {
-                let given = limits.deadline.duration_since(limits.began);
-                return Err(Error::deadline_exceeded("sending the request", given, Effect::Unknown));
-            }
+        ));
+        let incoming = match poll!(&mut open) {
+            Poll::Ready(incoming) => incoming?,
+            // Seldom: the room is not kept for every call.
+            Poll::Pending => match Box::pin(tokio::time::timeout_at(limits.deadline, open)).await {
+                Ok(incoming) => incoming?,
+                Err(_) => {
+                    let given = limits.deadline.duration_since(limits.began);
+                    return Err(Error::deadline_exceeded("sending the request", given, Effect::Unknown));
+                }
+            },
         };
-        Reply::first(incoming, instance.clone(), limits, busy, ended).await
+        Reply::first(incoming, instance.clone(), now, limits, busy, ended).await
     }
 
     /// An instance to send to; waits for one until the deadline.
     async fn choose(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
-        if let Some(instance) = self.choose_now(tried) {
-            return Ok(instance);
+        let now = if tried.is_empty() { limits.began } else { Instant::now() };
+        match self.choose_now(tried, now) {
+            Some(instance) => Ok(instance),
+            // Seldom: the room is not kept for every call.
+            None => Box::pin(self.choose_later(limits, tried)).await,
         }
+    }
+
+    async fn choose_later(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
         let watcher = &self.client.watcher;
         let mut version = watcher.view().observe();
         let mut near = Vec::new();
         let mut looked = false;
         loop {
             version.mark_seen();
-            if let Some(instance) = self.choose_now(tried) {
+            if let Some(instance) = self.choose_now(tried, Instant::now()) {
                 return Ok(instance);
             }
             let seeing = !matches!(watcher.view().lock().state, WatchState::Syncing);
@@ -283,7 +297,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         }
     }
 
-    fn choose_now(&self, tried: &[u64]) -> Option<Arc<Instance>> {
+    fn choose_now(&self, tried: &[u64], now: Instant) -> Option<Arc<Instance>> {
         let environment = &self.client.runtime.platform().environment;
         let members = self.client.watcher.view().lock();
         let choice = Choice {
@@ -296,7 +310,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             // with the same one as long as that one refuses.
             turn: self.client.turn.fetch_add(tried.is_empty().into(), Ordering::Relaxed),
             random: self.client.routing.draw(&**environment),
-            now: Instant::now(),
+            now,
         };
         let chosen = choice.among(&members);
         let revision = members.revision;

@@ -69,11 +69,12 @@ impl Reply {
     pub(crate) async fn first(
         incoming: Incoming,
         instance: Arc<Instance>,
+        now: Instant,
         limits: Limits,
         busy: Busy,
         ended: &mut Option<Ended>,
     ) -> Result<Self> {
-        let mut timer = Box::pin(tokio::time::sleep_until(limits.next(Instant::now())));
+        let mut timer = Box::pin(tokio::time::sleep_until(limits.next(now)));
         let mut incoming = incoming;
         let first = poll_fn(|cx| poll(&mut incoming, timer.as_mut(), &limits, cx)).await.transpose()?;
         let mut ended = ended.take().expect("a call is answered once");
@@ -160,6 +161,9 @@ fn poll(
     limits: &Limits,
     cx: &mut TaskContext<'_>,
 ) -> Poll<Option<Result<Bytes>>> {
+    if incoming.is_over() {
+        return Poll::Ready(None);
+    }
     // Past the deadline only what is complete is still read: a worker that never stops sending is not heard.
     if Instant::now() < limits.deadline || incoming.is_complete() {
         if let Poll::Ready(next) = incoming.poll_item(cx) {

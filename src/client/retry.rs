@@ -17,7 +17,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 ///
 /// A call is tried again only if that cannot execute it twice (or the caller declared that harmless), never
 /// after its first item, never past its deadline, a bounded number of times, and within a budget that all
-/// calls share.
+/// calls share. What reached nobody is bounded by the deadline alone, see [`RetryPolicy::patient`].
 ///
 /// # Order of calls
 /// After each failed attempt [`handle_error`](Self::handle_error); on [`Decision::Again`] the next attempt,
@@ -38,12 +38,15 @@ pub struct RetryPolicy {
     pub attempts_max: u32,
     /// Does executing the call twice do no harm?
     pub idempotent: bool,
+    /// Is an instance that is registered, but not there, waited for as long as the deadline allows? It may be
+    /// about to subscribe again, as after a restart of the broker; and nobody has done anything meanwhile.
+    pub patient: bool,
 }
 
 impl RetryPolicy {
-    /// Four attempts; executing twice does harm.
+    /// Four attempts, and patience with those who are not there; executing twice does harm.
     pub fn new() -> Self {
-        Self { attempts_max: 4, idempotent: false }
+        Self { attempts_max: 4, idempotent: false, patient: true }
     }
 
     /// With so many attempts in all.
@@ -57,6 +60,13 @@ impl RetryPolicy {
     #[must_use]
     pub fn with_idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
+        self
+    }
+
+    /// Those who are registered, but not there, are waited for, or not.
+    #[must_use]
+    pub fn with_patient(mut self, patient: bool) -> Self {
+        self.patient = patient;
         self
     }
 }
@@ -86,8 +96,8 @@ impl Retry {
     }
 
     /// An attempt failed, after it had delivered so many items. Takes a retry from the budget if there is to
-    /// be one; only the first move away from an instance that is gone, or going, is free, since it skips that
-    /// instance and doubles no work. `random` is any number; it spreads the retries of many calls.
+    /// be one. Free is what doubles no work: waiting for an instance that is not there, and the first move away
+    /// from one that is going. `random` is any number; it spreads the retries of many calls.
     pub fn handle_error(
         &mut self,
         now: Instant,
@@ -104,9 +114,10 @@ impl Retry {
             slipring_core::Retry::Never | slipring_core::Retry::Resync => false,
         };
         let at = now + self.pause(random);
-        let allowed =
-            safe && items_delivered == 0 && self.failures < self.policy.attempts_max && at < self.deadline;
-        let free = self.failures == 1 && is_turned_away(error);
+        let waits = self.policy.patient && matches!(error, Error::NoResponders { .. });
+        let more = waits || self.failures < self.policy.attempts_max;
+        let allowed = safe && items_delivered == 0 && more && at < self.deadline;
+        let free = waits || (self.failures == 1 && is_turned_away(error));
         if allowed && (free || budget.withdraw(now)) { Decision::Again { at } } else { Decision::GiveUp }
     }
 
@@ -224,6 +235,21 @@ mod tests {
         assert_eq!(decide(), Decision::GiveUp);
     }
 
+    /// Whoever is registered and not there is waited for to the deadline, with pauses that stop growing, and
+    /// without using up what others may need; unless the call has no patience.
+    #[test]
+    fn who_is_not_there_is_waited_for() {
+        let start = Instant::now();
+        for (patient, attempts) in [(true, 26), (false, 4)] {
+            let (mut now, mut budget, mut made) = (start, RetryBudget::new(start), 1);
+            let mut retry = Retry::new(RetryPolicy::new().with_patient(patient), start + 10 * SECOND);
+            while let Decision::Again { at } = retry.handle_error(now, &error(1), 0, &mut budget, u64::MAX) {
+                (now, made) = (at, made + 1);
+            }
+            assert_eq!(made, attempts);
+        }
+    }
+
     /// A call that may have been executed is tried again only if that is harmless.
     #[test]
     fn only_idempotent_calls_are_executed_twice() {
@@ -283,7 +309,7 @@ mod tests {
         let mut budget = RetryBudget::new(now);
         let mut retried = [0, 0];
         for _ in 0..1_000 {
-            let mut retry = Retry::new(RetryPolicy::new(), now + SECOND);
+            let mut retry = Retry::new(RetryPolicy::new().with_patient(false), now + SECOND);
             for count in &mut retried {
                 let decision = retry.handle_error(now, &error(1), 0, &mut budget, 0);
                 *count += u32::from(decision != Decision::GiveUp);
@@ -319,9 +345,10 @@ mod tests {
                     (attempts, greatest) = (attempts + 1, greatest.max(error.effect()));
                     match retry.handle_error(now, &error, items, &mut budget, *random) {
                         Decision::Again { at } => {
-                            retries += u32::from(!(attempts == 1 && is_turned_away(&error)));
+                            let waits = matches!(error, Error::NoResponders { .. });
+                            retries += u32::from(!waits && !(attempts == 1 && is_turned_away(&error)));
                             prop_assert!(at >= now && at < deadline && at <= now + PAUSE_MAX);
-                            prop_assert!(items == 0 && attempts < *attempts_max);
+                            prop_assert!(items == 0 && (waits || attempts < *attempts_max));
                             prop_assert!(greatest == Effect::None || *idempotent);
                             prop_assert!(greatest != Effect::Applied);
                             now = at;

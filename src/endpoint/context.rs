@@ -18,7 +18,7 @@ pub struct Context {
 
 #[derive(Debug)]
 struct Inner {
-    endpoint: EndpointPath,
+    endpoint: Arc<EndpointPath>,
     instance: u64,
     deadline: Instant,
     cancel: CancellationToken,
@@ -34,7 +34,7 @@ pub(crate) struct Metadata {
 
 impl Context {
     pub(crate) fn new(
-        endpoint: EndpointPath,
+        endpoint: Arc<EndpointPath>,
         instance: u64,
         deadline: Instant,
         cancel: CancellationToken,

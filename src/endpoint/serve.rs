@@ -23,6 +23,10 @@ const QUEUE: usize = 1024;
 /// When the future resolves the endpoint is subscribed and registered: "ready" means both. Dropping the
 /// future half-way withdraws everything.
 ///
+/// # Where handlers run
+/// In a task for each request. But while the requests of the endpoint are done within 20 us on average without a
+/// pause, each begins in the task that receives them, and gets one of its own when it has to wait.
+///
 /// # Errors
 /// [`AlreadyExists`](crate::Error::AlreadyExists) if this runtime serves the endpoint already;
 /// [`Draining`](crate::Error::Draining) if it is stopping; `DeadlineExceeded` if it is not subscribed, or

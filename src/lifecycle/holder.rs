@@ -33,6 +33,7 @@ pub enum LeaseState {
 /// Keeps the runtime's lease alive, and takes a new one when it is lost.
 pub(crate) struct LeaseHolder {
     shared: Arc<Shared>,
+    environment: Arc<dyn Environment>,
     task: Mutex<Option<Task>>,
 }
 
@@ -61,7 +62,7 @@ impl LeaseHolder {
             Box::pin(async move { kept.keep(&*discovery, &*vital).await })
         };
         let task = environment.spawn_vital("slipring heartbeat", Box::new(start));
-        Ok(Self { shared, task: Mutex::new(Some(task)) })
+        Ok(Self { shared, environment, task: Mutex::new(Some(task)) })
     }
 
     /// The id of the runtime's instances: that of the first lease.
@@ -79,9 +80,8 @@ impl LeaseHolder {
     }
 
     /// The epoch of the lease, if it is surely valid now.
-    pub(crate) fn tenure(&self, environment: &dyn Environment) -> Option<u64> {
+    pub(crate) fn tenure(&self, now: Instant, environment: &dyn Environment) -> Option<u64> {
         let LeaseState::Held { epoch, .. } = self.shared.state.get() else { return None };
-        let now = Instant::now();
         let mut keeper = self.shared.keeper();
         keeper.handle_wall(now, environment.wall_time());
         keeper.alive(now).then_some(epoch)
@@ -92,9 +92,9 @@ impl LeaseHolder {
     /// # Errors
     /// Those of revoking; the lease ends by itself then.
     pub(crate) async fn release(&self, discovery: &dyn Discovery) -> Result<()> {
-        let task = self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let Some(mut task) = task {
+        if let Some(mut task) = self.take_task() {
             task.abort();
+            self.tell_release();
             task.end().await;
         }
         self.shared.state.set(LeaseState::Released);
@@ -103,6 +103,22 @@ impl LeaseHolder {
             // Gone is gone.
             Err(Error::LeaseLost { .. }) => Ok(()),
             other => other,
+        }
+    }
+
+    fn take_task(&self) -> Option<Task> {
+        self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+    }
+
+    fn tell_release(&self) {
+        self.environment.observe(&Fact::LeaseReleased { instance: self.instance(), lease: self.id() });
+    }
+}
+
+impl Drop for LeaseHolder {
+    fn drop(&mut self) {
+        if self.take_task().is_some() {
+            self.tell_release();
         }
     }
 }

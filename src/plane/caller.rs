@@ -132,7 +132,7 @@ impl Caller {
             Incoming { shared: shared.clone(), slot: Arc::new(slot), window, received: 0, over: false };
         shared.table().insert(number, incoming.slot.clone());
         shared.wake_sweeper();
-        if let Err(error) = shared.platform.messaging.publish(request).await {
+        if let Err(error) = shared.platform.publish(request).await {
             return Err(incoming.refused(error));
         }
         Ok(incoming)
@@ -443,7 +443,7 @@ async fn sweep(shared: Arc<Shared>, mut controls: mpsc::Receiver<Message>) {
             // Last: were there always one to send, no call would ever be looked at.
             control = controls.recv() => {
                 let Some(control) = control else { return };
-                let telling = shared.platform.messaging.publish(control);
+                let telling = shared.platform.publish(control);
                 if let Err(error) = shared.platform.within("telling about a call", telling).await {
                     tracing::debug!(%error, "a control message was not sent");
                 }

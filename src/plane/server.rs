@@ -1,6 +1,8 @@
 //! The worker's side of the broker plane: one subject per instance of an endpoint.
 
 mod answers;
+mod arrivals;
+mod pace;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -13,13 +15,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, poll};
 use slipring_core::mutation::Mutation;
-use slipring_core::service::{EndpointSpec, EndpointStats, InFlight, Requests, Service};
-use slipring_core::{BoxStream, Effect, Error, Fact, Message, Result, Subject, Task};
+use slipring_core::service::{EndpointSpec, EndpointStats, InFlight, Service};
+use slipring_core::{BoxFuture, BoxStream, Effect, Error, Fact, Message, Result, Subject, Task};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::answers::Answers;
+use self::arrivals::Arrivals;
+use self::pace::Pace;
 use super::wire::{self, Control, Ticket};
 use crate::LeasePolicy;
 use crate::codec::Codec;
@@ -54,11 +59,12 @@ pub(crate) struct Server {
 struct Shared {
     platform: Arc<Platform>,
     lease: Arc<LeaseHolder>,
-    endpoint: EndpointPath,
+    endpoint: Arc<EndpointPath>,
     name: Arc<str>,
     handler: Arc<dyn Handler>,
     codec: Codec,
     limits: Limits,
+    pace: Pace,
     permits: Semaphore,
     stats: Arc<EndpointStats>,
     refusing: AtomicBool,
@@ -105,6 +111,7 @@ impl Server {
         let abandon = CancellationToken::new();
         let shared = Arc::new(Shared {
             name: plan.endpoint.to_string().into(),
+            pace: Pace::new(),
             permits: Semaphore::new(plan.limits.concurrency),
             stats: requests.stats().clone(),
             refusing: AtomicBool::new(false),
@@ -113,12 +120,12 @@ impl Server {
             jobs: Mutex::default(),
             platform: plan.platform,
             lease: plan.lease,
-            endpoint: plan.endpoint,
+            endpoint: plan.endpoint.into(),
             handler: plan.handler,
             codec: plan.codec,
             limits: plan.limits,
         });
-        let task = shared.platform.spawn("endpoint", serve(shared.clone(), requests));
+        let task = shared.platform.spawn("endpoint", serve(shared.clone(), Arrivals::new(requests)));
         Ok(Self { shared, task, _abandon: abandon.drop_guard() })
     }
 
@@ -159,20 +166,21 @@ impl Server {
     }
 }
 
-async fn serve(shared: Arc<Shared>, mut requests: Requests) {
+async fn serve(shared: Arc<Shared>, mut arrivals: Arrivals) {
+    let mut stop = pin!(shared.stop.cancelled());
     let mut stopping = false;
     loop {
         let message = tokio::select! {
             biased;
-            () = shared.stop.cancelled(), if !stopping => {
+            () = &mut stop, if !stopping => {
                 stopping = true;
-                requests.stop();
+                arrivals.stop();
                 continue;
             }
-            message = requests.next() => message,
+            message = arrivals.next() => message,
         };
         match message {
-            Some(Ok(message)) => shared.clone().accept(message).await,
+            Some(Ok(message)) => shared.clone().accept(message, arrivals.are_few()).await,
             Some(Err(Error::Lagged { missed, .. })) => {
                 tracing::warn!(endpoint = %shared.name, missed, "requests were lost to a full buffer");
             }
@@ -182,25 +190,16 @@ async fn serve(shared: Arc<Shared>, mut requests: Requests) {
                 tokio::select! {
                     biased;
                     () = shared.stop.cancelled() => return,
-                    () = reopen(&mut requests) => {}
+                    () = arrivals.reopen() => {}
                 }
             }
         }
     }
 }
 
-/// Subscribes again, for as long as it takes.
-async fn reopen(requests: &mut Requests) {
-    let mut pause = Duration::from_millis(50);
-    while let Err(error) = requests.reopen().await {
-        tracing::debug!(%error, "the subscription cannot be opened yet");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(1));
-    }
-}
-
 impl Shared {
-    async fn accept(self: Arc<Self>, message: Message) {
+    /// Admits a request and works on it: right here if it is likely to be done soon, and if few others wait.
+    async fn accept(self: Arc<Self>, message: Message, are_few: bool) {
         if let Some(control) = Control::of(&message.headers) {
             return self.control(control, message).await;
         }
@@ -211,17 +210,37 @@ impl Shared {
                 return;
             }
         };
-        match self.admit(&answers) {
-            Ok((job, deadline)) => self.start(job, deadline, answers, message),
-            Err(error) => answers.fail(&error).await,
+        let (job, deadline) = match self.admit(&answers) {
+            Ok(admitted) => admitted,
+            Err(error) => return answers.fail(&error).await,
+        };
+        let context = Context::new(
+            self.endpoint.clone(),
+            self.platform.instance,
+            deadline,
+            job.cancel.clone(),
+            Metadata::read(&message.headers),
+        );
+        let listed = Listed { shared: self.clone(), job: job.clone() };
+        let counted = self.stats.begin();
+        let mut work: BoxFuture<'static, ()> =
+            Box::pin(listed.work(context, answers, message.payload, counted));
+        if are_few && self.pace.is_quick() && self.is_done_at_once(work.as_mut()).await {
+            return;
         }
+        // In time: what its caller says about it comes behind it, and is read here.
+        if let Some(id) = &job.id {
+            self.jobs().insert(id.clone(), job.clone());
+        }
+        self.platform.environment.spawn("request", work).detach();
     }
 
     fn admit(&self, answers: &Answers) -> Result<(Arc<Job>, Instant)> {
         if self.refusing.load(Ordering::Acquire) {
             return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
         }
-        let tenure = self.lease.tenure(&*self.platform.environment);
+        let now = Instant::now();
+        let tenure = self.lease.tenure(now, &*self.platform.environment);
         let fenced = self.platform.settings.lease_policy == LeasePolicy::Fence;
         if tenure.is_none() && fenced && !self.platform.mutated(Mutation::FenceIsOpen) {
             return Err(Error::lease_lost(self.lease.id()));
@@ -233,7 +252,6 @@ impl Shared {
             return Err(Error::overloaded(what));
         }
         let left = answers.ticket.map_or(self.platform.settings.call_deadline, |ticket| ticket.deadline);
-        let now = Instant::now();
         // A deadline too far to be told is as good as a year.
         let deadline = now + left.min(Duration::from_secs(365 * 24 * 3600));
         let job = Job {
@@ -252,14 +270,18 @@ impl Shared {
         Ok((Arc::new(job), deadline))
     }
 
-    fn start(self: Arc<Self>, job: Arc<Job>, deadline: Instant, answers: Answers, message: Message) {
-        if let Some(id) = &job.id {
-            self.jobs().insert(id.clone(), job.clone());
+    /// Works on a request until it has to wait for something. Is it done?
+    async fn is_done_at_once(&self, work: Pin<&mut (dyn Future<Output = ()> + Send)>) -> bool {
+        // A task of its own would keep a panic to itself. And it would not be told to wait because those before it
+        // have done enough for now: how many there are in a row is bounded where they are read.
+        match poll!(pin!(unconstrained(AssertUnwindSafe(work).catch_unwind()))) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(panic)) => {
+                tracing::error!(endpoint = %self.name, error = %panicked(&*panic), "a request panicked");
+                true
+            }
+            Poll::Pending => false,
         }
-        let counted = self.stats.begin();
-        let platform = self.platform.clone();
-        let listed = Listed { shared: self, job };
-        platform.spawn("request", listed.work(deadline, answers, message, counted)).detach();
     }
 
     /// Works on an answer until it is given, or until nobody can be waiting for it any more.
@@ -270,9 +292,14 @@ impl Shared {
         mut answering: Pin<&mut impl Future<Output = std::thread::Result<Result<()>>>>,
     ) -> Result<()> {
         let mut end = Poll::Pending;
+        let began = Instant::now();
         // Many answers are given at once: those need neither a timer nor the room for one.
-        if !job.cancel.is_cancelled() && Instant::now() < deadline {
+        if !job.cancel.is_cancelled() && began < deadline {
             end = poll!(&mut answering);
+        }
+        match end {
+            Poll::Ready(_) => self.pace.answered(began.elapsed()),
+            Poll::Pending => self.pace.paused(),
         }
         let end = match end {
             Poll::Ready(end) => end,
@@ -424,28 +451,19 @@ impl Listed {
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
     fn work(
         self,
-        deadline: Instant,
+        context: Context,
         mut answers: Answers,
-        message: Message,
+        payload: Bytes,
         counted: InFlight,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let Self { shared, job } = &self;
-            let context = Context::new(
-                shared.endpoint.clone(),
-                shared.platform.instance,
-                deadline,
-                job.cancel.clone(),
-                Metadata::read(&message.headers),
-            );
+            let deadline = context.deadline();
             let outcome = shared
                 .in_time(
                     job,
                     deadline,
-                    pin!(
-                        AssertUnwindSafe(shared.answer(job, &mut answers, message.payload, context))
-                            .catch_unwind()
-                    ),
+                    pin!(AssertUnwindSafe(shared.answer(job, &mut answers, payload, context)).catch_unwind()),
                 )
                 .await;
             if let Err(error) = outcome {
@@ -463,5 +481,7 @@ impl Drop for Listed {
         if let Some(id) = &self.job.id {
             self.shared.jobs().remove(id);
         }
+        let (endpoint, instance) = (self.shared.name.clone(), self.shared.platform.instance);
+        self.shared.platform.environment.observe(&Fact::RequestEnded { endpoint, instance });
     }
 }

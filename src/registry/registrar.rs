@@ -172,7 +172,6 @@ enum Operation {
 
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
-    held: Held,
     mark: Mark,
     records: usize,
 }
@@ -326,10 +325,9 @@ impl<R: Record> Registrar<R> {
                 } else {
                     self.fail(attempt, &error);
                 }
+                // Also if it says that the lease is gone: that is for the heartbeats to find, and a store that
+                // is put back to an earlier time may have the lease again by then.
                 self.pause(now, Some(&error));
-                if matches!(error, Error::LeaseLost { .. }) && self.held == Some(attempt.held) {
-                    self.handle_lease_lost();
-                }
             }
         }
     }
@@ -392,7 +390,7 @@ impl<R: Record> Registrar<R> {
                 None => Op::Delete { key: key.clone() },
             });
         }
-        self.under_way = Some(Operation::Commit(Attempt { held, mark, records }));
+        self.under_way = Some(Operation::Commit(Attempt { mark, records }));
         Step::Commit(txn)
     }
 

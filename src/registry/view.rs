@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use indexmap::IndexMap;
@@ -52,6 +53,8 @@ pub(crate) struct View {
     members: Mutex<Members>,
     /// Changes with the members and the state.
     version: Observed<()>,
+    /// How many readers there were.
+    readers: AtomicU64,
 }
 
 pub(crate) struct Members {
@@ -77,7 +80,12 @@ impl View {
             changes: VecDeque::new(),
             first: 0,
         };
-        Self { endpoint, members: Mutex::new(members), version: Observed::new(()) }
+        Self {
+            endpoint,
+            members: Mutex::new(members),
+            version: Observed::new(()),
+            readers: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Members> {
@@ -94,32 +102,36 @@ impl View {
         &self.endpoint
     }
 
-    /// Applies what the mirror found, and its state.
-    pub(crate) fn apply(&self, changes: Vec<Change>, state: WatchState) {
+    /// Applies what the mirror found, and its state. Returns what is different now, in order: instances, and
+    /// the revisions of their records, if they are there.
+    pub(crate) fn apply(&self, changes: Vec<Change>, state: WatchState) -> Vec<(u64, Option<Revision>)> {
         let mut members = self.lock();
-        let before = members.first + members.changes.len() as u64;
+        let mut applied = Vec::with_capacity(changes.len());
         for change in changes {
-            match change {
+            applied.extend(match change {
                 Change::Put(entry) => self.put(&mut members, entry),
                 Change::Delete(key) => self.remove(&mut members, &key),
-            }
+            });
         }
         if let WatchState::Live(revision) = state {
             members.revision = revision;
         }
-        let changed =
-            members.first + members.changes.len() as u64 != before || differs(&members.state, &state);
+        let changed = !applied.is_empty() || differs(&members.state, &state);
         members.state = state;
         drop(members);
         if changed {
             self.version.set(());
         }
+        applied
     }
 
-    fn put(&self, members: &mut Members, entry: Entry) {
+    fn put(&self, members: &mut Members, entry: Entry) -> Option<(u64, Option<Revision>)> {
         let id = match self.id(&entry.key) {
             Ok(id) => id,
-            Err(error) => return self.report(&entry.key, &error),
+            Err(error) => {
+                self.report(&entry.key, &error);
+                return None;
+            }
         };
         let record = match Record::decode(&entry.key, &entry.value) {
             Ok(record) => record,
@@ -141,13 +153,14 @@ impl View {
             members.unready.insert(id, instance.clone());
         }
         members.note(InstanceChange::Put(instance));
+        Some((id, Some(entry.modified)))
     }
 
-    fn remove(&self, members: &mut Members, key: &Key) {
-        let Ok(id) = self.id(key) else { return };
-        if let Some(instance) = members.ready.swap_remove(&id).or_else(|| members.unready.swap_remove(&id)) {
-            members.note(InstanceChange::Removed(instance));
-        }
+    fn remove(&self, members: &mut Members, key: &Key) -> Option<(u64, Option<Revision>)> {
+        let id = self.id(key).ok()?;
+        let instance = members.ready.swap_remove(&id).or_else(|| members.unready.swap_remove(&id))?;
+        members.note(InstanceChange::Removed(instance));
+        Some((id, None))
     }
 
     fn id(&self, key: &Key) -> slipring_core::Result<u64> {
@@ -228,12 +241,15 @@ pub struct Instances {
     watcher: Arc<super::Watcher>,
     version: Observer<()>,
     cursor: Option<u64>,
+    /// Its number among the readers of the view.
+    reader: u64,
 }
 
 impl Instances {
     pub(crate) fn new(watcher: Arc<super::Watcher>) -> Self {
         let version = watcher.view().observe();
-        Self { watcher, version, cursor: None }
+        let reader = watcher.view().readers.fetch_add(1, Ordering::Relaxed);
+        Self { watcher, version, cursor: None, reader }
     }
 
     /// All instances, ready or not, by id. Copies the list of them.
@@ -285,6 +301,7 @@ impl Instances {
         loop {
             self.version.mark_seen();
             let next = self.watcher.view().lock().next(&mut self.cursor);
+            self.watcher.tell_read(self.reader, next.as_ref());
             match next {
                 Some(change) => return change,
                 None => self.changed().await,

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use slipring_core::mutation::Mutation;
 use slipring_core::{
-    Batch, BoxStream, Change, DiscoveryExt, Effect, Error, Fact, Range, Result, Start, Task, Watch,
+    Batch, BoxStream, Change, DiscoveryExt, Effect, Error, Fact, Range, Result, Start, Task, Told, Watch,
 };
 use tokio::time::Instant;
 
+use super::instance::Instance;
 use super::mirror::{Mirror, Options, State, Step};
-use super::view::{View, WatchState};
+use super::view::{InstanceChange, View, WatchState};
 use crate::name::{EndpointPath, InstancePath, near_misses};
 use crate::platform::Platform;
 
@@ -36,6 +37,8 @@ impl Watcher {
     pub(crate) fn start(platform: Arc<Platform>, endpoint: EndpointPath) -> Self {
         let name = endpoint.to_string().into();
         let view = Arc::new(View::new(endpoint));
+        let prefix = view.endpoint().instances().to_string();
+        platform.environment.observe(&Fact::WatcherStarted { prefix });
         let follower = Follower::new(platform.clone(), view.clone());
         let task = platform.spawn("shared watcher", follower.run());
         Self { platform, view, name, near: tokio::sync::Mutex::default(), task }
@@ -74,9 +77,31 @@ impl Watcher {
         &self.view
     }
 
+    /// Says what a reader of the view was told; nothing if it has to wait.
+    pub(crate) fn tell_read(&self, reader: u64, change: Option<&InstanceChange>) {
+        let revision = |instance: &Instance| (instance.id(), instance.modified());
+        let told = match change {
+            Some(InstanceChange::Snapshot(all)) => Told::All(all.iter().map(|one| revision(one)).collect()),
+            Some(InstanceChange::Put(instance)) => Told::Put(instance.id(), instance.modified()),
+            Some(InstanceChange::Removed(instance)) => Told::Removed(instance.id()),
+            None => Told::Latest,
+        };
+        self.platform.environment.observe(&Fact::ViewRead { prefix: self.prefix(), reader, told });
+    }
+
+    fn prefix(&self) -> String {
+        self.view.endpoint().instances().to_string()
+    }
+
     /// Did it end without being told to? Only a panic or a crashed node does that.
     pub(crate) fn is_dead(&self) -> bool {
         self.task.is_finished()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.platform.environment.observe(&Fact::WatcherStopped { prefix: self.prefix() });
     }
 }
 
@@ -184,11 +209,14 @@ impl Follower {
         if broken && self.platform.mutated(Mutation::BreakEmptiesView) {
             changes.extend(self.mirror.entries().keys().cloned().map(Change::Delete));
         }
-        let changed = !changes.is_empty();
-        self.view.apply(changes, state(self.mirror.state()));
-        if let (true, State::Live(revision)) = (changed, self.mirror.state()) {
-            let (prefix, instances) = (self.view.endpoint().instances().to_string(), self.view.lock().len());
-            let fact = Fact::ViewChanged { prefix, revision: *revision, instances };
+        let changes = self.view.apply(changes, state(self.mirror.state()));
+        if !changes.is_empty() {
+            let prefix = self.view.endpoint().instances().to_string();
+            let (revision, instances) = {
+                let members = self.view.lock();
+                (members.revision, members.len())
+            };
+            let fact = Fact::ViewChanged { prefix, revision, instances, changes };
             self.platform.environment.observe(&fact);
         }
     }

@@ -35,6 +35,7 @@ on_both_versions! {
     u1592_a_watch_that_falls_silent_is_noticed
     u4904_a_caller_that_is_restarted_finds_all
     curator638_every_registration_is_back_after_a_lost_session
+    a_worker_that_subscribes_again_is_waited_for
 }
 
 mod d15_a_busy_pool_does_not_lose_the_lease {

@@ -13,6 +13,7 @@ mod lease;
 mod liveness;
 mod names;
 mod process;
+mod quick;
 mod registry;
 mod retries;
 mod rolling;

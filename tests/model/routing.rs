@@ -273,7 +273,8 @@ async fn every_mode_skips_what_is_set_aside() {
             runtime.stop().await;
         }
         let began = tokio::time::Instant::now();
-        assert_eq!(client.call(&()).await.unwrap_err().code(), "no_responders", "{routing:?}");
+        let error = client.request(&()).fail_fast().call().await.unwrap_err();
+        assert_eq!(error.code(), "no_responders", "{routing:?}");
         assert!(began.elapsed() < seconds(1));
     }
 }

@@ -16,6 +16,8 @@ pub struct Case {
     pub group: &'static str,
     /// What the backend has to declare for it; else it is skipped.
     pub needs: &'static [Need],
+    /// Must nobody else write to the store meanwhile?
+    pub(crate) alone: bool,
     pub(crate) run: for<'a> fn(&'a Trial) -> BoxFuture<'a, Verdict>,
 }
 
@@ -26,7 +28,11 @@ impl Case {
         needs: &'static [Need],
         run: for<'a> fn(&'a Trial) -> BoxFuture<'a, Verdict>,
     ) -> Self {
-        Self { name, group, needs, run }
+        Self { name, group, needs, alone: false, run }
+    }
+
+    pub(crate) const fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// What it asks the fixture to do to the server.
@@ -37,9 +43,10 @@ impl Case {
         })
     }
 
-    /// Must it run alone, because it acts on the server that others may be using?
+    /// Must it run alone? Because it acts on the server that others may be using, or because it looks at what
+    /// others would change.
     pub fn is_exclusive(&self) -> bool {
-        self.actions().next().is_some()
+        self.alone || self.actions().next().is_some()
     }
 }
 

@@ -38,7 +38,8 @@ impl Suite {
         self
     }
 
-    /// With up to so many cases side by side, at least 1. Cases that act on the server still run alone.
+    /// With up to so many cases side by side, at least 1. Cases that are
+    /// [exclusive](Case::is_exclusive) still run alone.
     pub fn with_concurrent_max(mut self, cases: usize) -> Self {
         self.concurrent_max = cases.max(1);
         self
@@ -62,8 +63,8 @@ impl Suite {
         Report::new(results)
     }
 
-    /// Runs the cases on servers of their own: those that share one on the first, and each that acts on its
-    /// server on a fresh one, so that these too run side by side. What they wait for costs no work, so this
+    /// Runs the cases on servers of their own: those that share one on the first, and each that is
+    /// [exclusive](Case::is_exclusive) on a fresh one, so that these too run side by side. What they wait for costs no work, so this
     /// saves most of their time.
     pub async fn run_each<F: Fixture>(self, fixture: impl AsyncFn() -> Arc<F>) -> Report {
         let (exclusive, shared): (Vec<_>, Vec<_>) =

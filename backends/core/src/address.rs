@@ -52,6 +52,7 @@ impl Secret {
     /// # Errors
     /// [`Invalid`](Error::Invalid) naming the file, if it cannot be read or is empty.
     pub fn from_file(path: &str) -> Result<Self> {
+        // doctor: allow(it is read once, before anything runs)
         let text = std::fs::read_to_string(path)
             .map_err(|error| Error::invalid("secret file", path, format!("it cannot be read: {error}")))?;
         match text.trim_end_matches(['\r', '\n']) {

@@ -101,6 +101,13 @@ pub enum Fact {
         /// How often the runtime has had a lease, from 1.
         epoch: u64,
     },
+    /// The runtime let go of its lease, held or lost: it was stopped, or dropped.
+    LeaseReleased {
+        /// The runtime's instance id.
+        instance: u64,
+        /// The newest lease.
+        lease: LeaseId,
+    },
     /// A served endpoint took a step in its life; every step is told.
     LifecycleChanged {
         /// The endpoint, as `namespace/component/endpoint`.
@@ -118,6 +125,27 @@ pub enum Fact {
         revision: Revision,
         /// How many instances it holds.
         instances: usize,
+        /// What is different, in order: an instance, and the revision of its record; none if it is gone.
+        changes: Vec<(u64, Option<Revision>)>,
+    },
+    /// A shared watcher began, for the first of its users.
+    WatcherStarted {
+        /// The key prefix that is watched.
+        prefix: String,
+    },
+    /// A shared watcher ended, with its last user.
+    WatcherStopped {
+        /// The key prefix that was watched.
+        prefix: String,
+    },
+    /// A reader of a shared watcher's view was told something.
+    ViewRead {
+        /// The key prefix that is watched.
+        prefix: String,
+        /// The reader; unique among those of the watcher.
+        reader: u64,
+        /// What it was told.
+        told: Told,
     },
     /// A call was sent to an instance.
     RouteChosen {
@@ -136,6 +164,8 @@ pub enum Fact {
         call: u64,
         /// How long it may take.
         deadline: Duration,
+        /// May any instance serve it? Not if one is named, or if labels are asked for.
+        any: bool,
     },
     /// A call ended.
     CallEnded {
@@ -153,6 +183,27 @@ pub enum Fact {
         /// The epoch whose lease was valid then; none if it was not.
         epoch: Option<u64>,
     },
+    /// A call that was accepted is over here, however it ended.
+    RequestEnded {
+        /// The endpoint, as `namespace/component/endpoint`.
+        endpoint: Arc<str>,
+        /// The instance.
+        instance: u64,
+    },
+}
+
+/// What the reader of a view was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Told {
+    /// All instances, each with the revision of its record.
+    All(Vec<(u64, Revision)>),
+    /// An instance is new, or its record was written again, at this revision.
+    Put(u64, Revision),
+    /// An instance is gone.
+    Removed(u64),
+    /// It was told everything, and waits.
+    Latest,
 }
 
 /// How a task ended.

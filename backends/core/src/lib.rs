@@ -34,7 +34,7 @@ pub use address::{Address, Host, Options, Secret, parse_duration};
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use discovery::{Discovery, DiscoveryCapabilities, DiscoveryExt, ReadConsistency, WatchFidelity};
-pub use environment::{ByteStream, Environment, EnvironmentExt, Fact, Listener, Task, TaskEnd};
+pub use environment::{ByteStream, Environment, EnvironmentExt, Fact, Listener, Task, TaskEnd, Told};
 pub use error::{Effect, Error, Result, Retry};
 pub use futures_util::future::BoxFuture;
 pub use futures_util::stream::BoxStream;

@@ -24,6 +24,9 @@ impl Subject {
     /// [`Error::Invalid`] with the position of an empty token, white space, a wildcard, or the excess.
     pub fn new(text: impl AsRef<str>) -> Result<Self> {
         let text = text.as_ref();
+        if is_plain(text) {
+            return Ok(Self(text.into()));
+        }
         check_tokens("subject", text)?;
         if let Some((position, token)) = tokens(text).find(|(_, token)| matches!(*token, "*" | ">")) {
             let problem = format!("the wildcard {token:?} is for patterns; allowed: {ALLOWED}");
@@ -161,6 +164,17 @@ impl QueueGroup {
 text!(Subject);
 text!(Pattern);
 text!(QueueGroup);
+
+/// Is it surely a subject? Nearly every one is of visible ASCII without an asterisk, which is seen at once.
+fn is_plain(text: &str) -> bool {
+    let mut before = b'.';
+    let is_plain = text.bytes().all(|b| {
+        let fits = b.is_ascii_graphic() && !matches!(b, b'*' | b'>') && (b != b'.' || before != b'.');
+        before = b;
+        fits
+    });
+    is_plain && before != b'.' && text.len() <= Subject::BYTES_MAX
+}
 
 fn visible(c: char) -> bool {
     !c.is_control() && !c.is_whitespace()

@@ -2,6 +2,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+// doctor: allow(this is the environment that is no simulation)
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{ByteStream, Effect, Environment, Error, Listener, Result, Task};

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use etcd_client::Channel;
 use http_body_util::{BodyExt, Full};
-use slipring_core::{Bytes, Discovery, DiscoveryExt, Effect, Key, Range, SystemEnvironment};
+use slipring_core::{
+    Bytes, Discovery, DiscoveryExt, Effect, EnvironmentExt, Key, LeaseId, Range, SystemEnvironment,
+};
 use slipring_etcd::{Config, EtcdDiscovery};
 use tower::util::BoxCloneSyncService;
 
@@ -19,7 +21,12 @@ type Answer = http::Response<tonic::body::Body>;
 fn handle(answer: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static) -> EtcdDiscovery {
     let service = tower::service_fn(move |request: Request| {
         let answer = answer(request.uri().path());
-        async move { Ok::<_, tower::BoxError>(answer) }
+        async move {
+            // A server reads what it is sent for as long as something is sent.
+            let reading = async move { drop(request.into_body().collect().await) };
+            SystemEnvironment::new().start("request", reading).detach();
+            Ok::<_, tower::BoxError>(answer)
+        }
     });
     let config = Config::new(["fake:1"]).with_startup_timeout(Duration::from_secs(1));
     let channel = Channel::Custom(BoxCloneSyncService::new(service));
@@ -28,9 +35,17 @@ fn handle(answer: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static) -> Et
 
 /// A message, as gRPC sends one.
 fn message(bytes: &[u8]) -> Answer {
-    let mut framed = vec![0];
-    framed.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
-    framed.extend(bytes);
+    messages(&[bytes])
+}
+
+/// A stream of messages that ends.
+fn messages(all: &[&[u8]]) -> Answer {
+    let mut framed = Vec::new();
+    for bytes in all {
+        framed.push(0);
+        framed.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+        framed.extend(*bytes);
+    }
     let done = http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), 0.into())]);
     let body = Full::new(Bytes::from(framed)).with_trailers(std::future::ready(Some(Ok(done))));
     let body = tonic::body::Body::new(body);
@@ -114,6 +129,21 @@ async fn l9_a_taken_id_is_drawn_anew() {
         }
         assert!(asked.load(Ordering::Relaxed) <= 8);
     }
+}
+
+/// A time to live of 0, which is no error to etcd, is a lost lease, also when the answer before said that
+/// it lives; and a heartbeat that is answered by nothing but the end of its stream claims neither.
+#[tokio::test]
+async fn a_time_to_live_of_0_is_a_lost_lease() {
+    // The fields 2 and 3 of an answer are the lease and its time to live. The client takes the first for itself.
+    const LIVES: &[u8] = &[0x10, 7, 0x18, 9];
+    const LOST: &[u8] = &[0x10, 7, 0x18, 0];
+    let beat =
+        async |answers: &'static [&[u8]]| handle(move |_| messages(answers)).keep_alive(LeaseId(7)).await;
+    assert_eq!(beat(&[LIVES, LIVES]).await.unwrap(), Duration::from_secs(9));
+    assert_eq!(beat(&[LOST]).await.unwrap_err().code(), "lease_lost");
+    assert_eq!(beat(&[LIVES, LOST]).await.unwrap_err().code(), "lease_lost");
+    assert_eq!(beat(&[LIVES]).await.unwrap_err().code(), "unavailable");
 }
 
 /// A history that is always compacted before it can be read is given up, not read for ever.

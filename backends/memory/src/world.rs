@@ -47,8 +47,7 @@ impl MemoryWorld {
         if observer.is_some() {
             store.record();
         }
-        let timeline =
-            Timeline { rate_ppm: profile.clock_rate_ppm.max(1).into(), origin: None, frozen: None };
+        let timeline = Timeline { rate_ppm: profile.clock_rate_ppm.max(1).into(), ..Timeline::default() };
         let state = State { store, timeline, waiting: BTreeMap::new() };
         let bus = Bus::new(profile.messaging).with_mutation(profile.mutation);
         let bus = SharedBus::with(bus, environment);
@@ -119,6 +118,12 @@ impl MemoryWorld {
             timeline.thaw();
             store.revive(timeline.now().max(store.now()), by);
         });
+    }
+
+    /// From now on the store's clock runs at this rate against the clock of its users, in millionths, at least
+    /// 1. It does not jump.
+    pub fn set_clock_rate_ppm(&self, ppm: u32) {
+        self.shared.set_time(|timeline, _| timeline.set_rate_ppm(ppm));
     }
 
     /// Everything that is in the store.
@@ -276,10 +281,13 @@ impl State {
 }
 
 /// The store's clock against tokio's.
+#[derive(Default)]
 struct Timeline {
     rate_ppm: u128,
-    /// When it was first looked at.
+    /// When it was first looked at, or its rate changed.
     origin: Option<Instant>,
+    /// What it showed then.
+    shown: Duration,
     /// What it shows while the store is paused.
     frozen: Option<Duration>,
 }
@@ -296,18 +304,27 @@ impl Timeline {
         self.frozen = None;
     }
 
+    fn set_rate_ppm(&mut self, ppm: u32) {
+        let frozen = self.frozen.take();
+        self.shown = self.now();
+        self.origin = Some(Instant::now());
+        self.rate_ppm = ppm.max(1).into();
+        self.frozen = frozen;
+    }
+
     fn now(&mut self) -> Duration {
         if let Some(frozen) = self.frozen {
             return frozen;
         }
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(*self.origin.get_or_insert(now));
-        nanos(elapsed.as_nanos() * self.rate_ppm / Self::MILLION)
+        self.shown + nanos(elapsed.as_nanos() * self.rate_ppm / Self::MILLION)
     }
 
     /// The first moment at which the store's clock shows `at`; far away if it is beyond what a clock can say.
     fn instant(&self, at: Duration) -> Instant {
-        let elapsed = nanos((at.as_nanos() * Self::MILLION).div_ceil(self.rate_ppm));
+        let ahead = at.saturating_sub(self.shown);
+        let elapsed = nanos((ahead.as_nanos() * Self::MILLION).div_ceil(self.rate_ppm));
         let origin = self.origin.expect("the store was looked at before it had a deadline");
         origin.checked_add(elapsed).unwrap_or(origin + FAR_AWAY)
     }

@@ -102,9 +102,15 @@ impl Connection {
     /// # Errors
     /// `Unavailable` if there is none, or what a server refused it for. Effect none.
     pub(crate) async fn link(self: &Arc<Self>) -> Result<Arc<Link>> {
-        if let Some(link) = self.lock().link.clone() {
-            return Ok(link);
+        let link = self.lock().link.clone();
+        match link {
+            Some(link) => Ok(link),
+            // Seldom: the room is not kept for every message.
+            None => Box::pin(self.first_link()).await,
         }
+    }
+
+    async fn first_link(self: &Arc<Self>) -> Result<Arc<Link>> {
         self.start();
         loop {
             let state = self.wait_for(|state| !matches!(state, ConnectionState::Connecting)).await;
@@ -192,10 +198,10 @@ impl Connection {
         });
         let link = Arc::new(link.await?);
         let routes: Vec<_> = self.lock().routes.values().map(|entry| entry.route.clone()).collect();
-        for route in routes.iter().filter(|route| !route.sink().is_stopped()) {
+        for route in &routes {
             route.sink().gap();
             link.subscribe(route).await?;
-            // Whoever stopped it meanwhile found nothing to unsubscribe.
+            // Whoever stopped it, before or meanwhile, found nothing to unsubscribe.
             if route.sink().is_stopped() {
                 drop(route.close());
             }

@@ -1,9 +1,10 @@
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
 use slipring_core::{Environment, EnvironmentExt, Task};
+use tokio::task;
 
 /// Lets every task that is ready send what it has before the connection writes: one write then takes all.
 ///
@@ -12,9 +13,14 @@ use slipring_core::{Environment, EnvironmentExt, Task};
 /// task's message with another write: half of what a request costs. So another task is woken behind it, one that
 /// does nothing. It takes that place, and the connection's task the one behind those that are ready.
 ///
+/// A task that sends one message after the other needs none of this: the connection writes when it pauses. In its
+/// place among those that are ready, the connection's task would even be taken by another thread.
+///
 /// It changes when something is written, by no more than those tasks take, and nothing else.
 pub(crate) struct Courtesy {
     waker: Arc<AtomicWaker>,
+    /// Who sent last.
+    sender: Mutex<Option<task::Id>>,
     _task: Task,
 }
 
@@ -26,11 +32,18 @@ impl Courtesy {
             own.register(cx.waker());
             Poll::<()>::Pending
         });
-        Self { waker, _task: environment.start("nats courtesy", idle) }
+        Self { waker, sender: Mutex::default(), _task: environment.start("nats courtesy", idle) }
     }
 
-    /// Called right after something was put into the queue.
+    /// Called by whoever put something into the queue, right after it did.
     pub(crate) fn after_you(&self) {
-        self.waker.wake();
+        let sender = task::try_id();
+        let before = {
+            let mut before = self.sender.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            std::mem::replace(&mut *before, sender)
+        };
+        if sender != before {
+            self.waker.wake();
+        }
     }
 }

@@ -117,10 +117,10 @@ impl Link {
             return Err(self.lost());
         }
         let mut sending = pin!(self.client.publish_message(message));
-        // There is nearly always room, and then no timer is needed.
+        // There is nearly always room, and then no timer is needed, nor the room for one.
         let sent = match poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await {
             Poll::Ready(sent) => sent,
-            Poll::Pending => match timeout(self.queue_timeout, sending).await {
+            Poll::Pending => match Box::pin(timeout(self.queue_timeout, sending)).await {
                 Ok(sent) => sent,
                 Err(_) => {
                     let cause = format!("{} has taken nothing for {:?}", self.server, self.queue_timeout);

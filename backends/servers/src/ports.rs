@@ -1,11 +1,8 @@
+use std::hash::{BuildHasher, RandomState};
 use std::net::{TcpListener, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Below the range from which systems pick ports of outgoing connections, so that nobody takes one by chance.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
-/// Where the next search in this process begins. Searches of other processes begin elsewhere.
-static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// A TCP port on the loopback address that nobody listened on when it was claimed, and that is not handed out
 /// again, here or in another process, while this value lives: a server that is stopped for a while finds its
@@ -25,12 +22,9 @@ impl Port {
     /// If all are taken.
     pub fn claim<const N: usize>() -> [Self; N] {
         let span = PORTS.end - PORTS.start;
-        // Processes of one test run have neighbouring ids; a prime step spreads them over the range.
-        let offset = (u64::from(std::process::id()) * 7_919 % u64::from(span)) as u16;
-        let candidates = (0..span).map(|_| {
-            let index = NEXT.fetch_add(1, Ordering::Relaxed) % span;
-            PORTS.start + (offset + index) % span
-        });
+        // Somewhere else each time, so that a port which was free a moment ago is not handed out again at once.
+        let offset = (RandomState::new().hash_one(()) % u64::from(span)) as u16;
+        let candidates = (0..span).map(|index| PORTS.start + (offset + index) % span);
         let claimed: Vec<_> = candidates.filter_map(Self::try_claim).take(N).collect();
         claimed.try_into().unwrap_or_else(|_| panic!("no {N} free ports in {PORTS:?}"))
     }

@@ -32,6 +32,8 @@ pub(super) struct Connection {
     pub(super) link: Link,
     pub(super) side: Side,
     pub(super) born: u64,
+    /// For a watch: how often watches had been reset when it was opened.
+    pub(super) watch: Option<u64>,
 }
 
 impl Connection {
@@ -84,6 +86,25 @@ impl Connection {
         }
     }
 
+    /// [`carry`](Self::carry) for a heartbeat, which may be lost.
+    pub(super) async fn carry_beat<T>(&self, beat: impl Future<Output = Result<T>>) -> Result<T> {
+        let lost = || Err(Error::unavailable("the broker", "the heartbeat was lost", Effect::Unknown));
+        let beat = async {
+            if self.link.lose(|state| &mut state.beats_to_lose[0]) {
+                return lost();
+            }
+            let answer = beat.await;
+            if self.link.lose(|state| &mut state.beats_to_lose[1]) { lost() } else { answer }
+        };
+        self.carry(Effect::Unknown, beat).await
+    }
+
+    /// This connection as a watch has it.
+    pub(super) fn for_watch(mut self) -> Self {
+        self.watch = Some(self.link.state().watch_resets);
+        self
+    }
+
     /// Carries a call over; the answer is still at the far side.
     async fn execute<T>(&self, effect: Effect, call: impl Future<Output = Result<T>>) -> Result<Result<T>> {
         if self.is_lost_with_leader() {
@@ -94,6 +115,9 @@ impl Connection {
             });
         }
         self.travel(Way::ToBroker).await.map_err(|severed| severed.with_effect(effect))?;
+        if self.side == Side::Store && self.link.state().overloaded > 0 {
+            return Ok(Err(Error::overloaded("the broker")));
+        }
         match future::select(pin!(self.severed()), pin!(call)).await {
             Either::Left((severed, _)) => Err(severed.with_effect(effect)),
             Either::Right((answer, _)) => Ok(answer),
@@ -139,14 +163,14 @@ impl Connection {
     }
 
     pub(super) fn is_alive(&self) -> bool {
-        self.link.state().life(self.side) == self.born
+        self.lives(&self.link.state())
     }
 
     /// Ties a subscription to this connection: a cut closes it at once, read or not.
     pub(super) fn tie(&self, line: &Arc<Line>) {
         let mut state = self.link.state();
         state.subscriptions.retain(|line| line.strong_count() > 0);
-        if state.life(self.side) == self.born {
+        if self.lives(&state) {
             state.subscriptions.push(Arc::downgrade(line));
         } else {
             drop(state);
@@ -155,12 +179,17 @@ impl Connection {
     }
 
     async fn severed(&self) -> Severed {
-        self.link.until(|state| (state.life(self.side) != self.born).then_some(Severed)).await
+        self.link.until(|state| (!self.lives(state)).then_some(Severed)).await
+    }
+
+    fn lives(&self, state: &State) -> bool {
+        let reset = self.watch.is_some_and(|resets| resets != state.watch_resets);
+        state.life(self.side) == self.born && !reset
     }
 
     fn passes(&self, state: &State, way: Way) -> Option<Result<(), Severed>> {
         match state.flow(self.side, way) {
-            _ if state.life(self.side) != self.born => Some(Err(Severed)),
+            _ if !self.lives(state) => Some(Err(Severed)),
             Flow::Open => Some(Ok(())),
             Flow::Cut | Flow::Held => None,
         }
@@ -187,7 +216,7 @@ impl Connection {
 }
 
 impl Link {
-    fn lose(&self, losses: impl FnOnce(&mut State) -> &mut u32) -> bool {
+    pub(super) fn lose(&self, losses: impl FnOnce(&mut State) -> &mut u32) -> bool {
         let mut state = self.state();
         let left = losses(&mut state);
         let lose = *left > 0;

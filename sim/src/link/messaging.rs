@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::{Connection, Severed};
 use super::flight::Flight;
+use super::routed::Routed;
 use super::state::{Flow, Way};
 use super::{Link, Side, State};
-use crate::history::{Call, Death, Event, Letter};
+use crate::history::{Call, Death, Event, Failure, Letter, RequestStep};
 use crate::random::hash_bytes;
 
 /// A broker behind a link: one handle of it.
@@ -24,6 +25,8 @@ use crate::random::hash_bytes;
 pub(super) struct LinkedMessaging {
     link: Link,
     inner: Arc<dyn Messaging>,
+    /// Its number in the history.
+    number: u64,
     closed: Arc<AtomicBool>,
     /// Publishes go one after the other, in the order in which they were begun.
     turn: sync::Mutex<()>,
@@ -33,7 +36,9 @@ pub(super) struct LinkedMessaging {
 
 impl LinkedMessaging {
     pub(super) fn new(link: Link, inner: Arc<dyn Messaging>) -> Self {
-        Self { link, inner, closed: Arc::default(), turn: sync::Mutex::default(), arrives: Mutex::default() }
+        let number = link.number();
+        let (closed, turn, arrives) = Default::default();
+        Self { link, inner, number, closed, turn, arrives }
     }
 
     /// When a publish that begins now arrives, if that takes any time: not before those that began earlier.
@@ -72,7 +77,10 @@ impl Messaging for LinkedMessaging {
         }
         let severed = |severed: Severed| severed.with_effect(Effect::None);
         connection.passable(Way::ToBroker).await.map_err(severed)?;
-        let letter = self.link.0.wiring.messages.then(|| Letter::of(&message));
+        if self.link.lose(|state| &mut state.publishes_to_lose) {
+            return Ok(());
+        }
+        let letter = self.link.0.wiring.messages.then(|| Letter::of(&message, self.number));
         self.inner.publish(message).await?;
         if let Some(letter) = letter {
             self.link.tell(|| Event::Published(letter));
@@ -85,6 +93,7 @@ impl Messaging for LinkedMessaging {
         let line = Arc::new(Line::new(self.link.clone()));
         let route = Route {
             inner: self.inner.clone(),
+            number: self.link.number(),
             subscription,
             connection,
             closed: self.closed.clone(),
@@ -104,7 +113,19 @@ impl Messaging for LinkedMessaging {
         let subject = message.subject.clone();
         let connection = self.connect()?;
         let inner = self.inner.clone();
-        let answer = connection.carry_write(async move { inner.request(message, within).await });
+        let (link, number, handle) = (self.link.clone(), self.link.number(), self.number);
+        let work = async move {
+            let letter = link.0.wiring.messages.then(|| Letter::of(&message, handle));
+            let tell = |step| link.tell(|| Event::Request { request: number, step });
+            let told = letter.map(RequestStep::Arrived).map(&tell).is_some();
+            let answer = inner.request(message, within).await;
+            if told {
+                let end = answer.as_ref().map(|reply| Letter::of(reply, handle)).map_err(Failure::from);
+                tell(RequestStep::Executed(end));
+            }
+            answer
+        };
+        let answer = connection.carry_write(work);
         let answer = async {
             timeout(within, answer).await.unwrap_or_else(|_| {
                 Err(Error::deadline_exceeded(format!("a request to {subject}"), within, Effect::Unknown))
@@ -137,6 +158,8 @@ impl Messaging for LinkedMessaging {
 /// A subscription over all lives of the link.
 struct Route {
     inner: Arc<dyn Messaging>,
+    /// Its number in the history.
+    number: u64,
     subscription: Subscription,
     connection: Connection,
     closed: Arc<AtomicBool>,
@@ -146,7 +169,12 @@ struct Route {
 
 impl Route {
     async fn subscribe(&self) -> Result<()> {
-        let subscribe = self.inner.subscribe(self.subscription.clone());
+        let wiring = &self.connection.link.0.wiring;
+        let log = wiring.log.as_ref().filter(|_| wiring.messages).cloned();
+        let subscribe = async {
+            let subscriber = self.inner.subscribe(self.subscription.clone()).await?;
+            Ok(Routed::new(subscriber, self.number, &self.subscription, log))
+        };
         let subscriber = self.connection.carry(Effect::None, subscribe).await?;
         self.line.open(subscriber);
         self.connection.tie(&self.line);
@@ -169,15 +197,28 @@ impl Route {
             Ok(item) => {
                 let item = item?;
                 let link = &route.connection.link;
-                if let (true, Ok(message)) = (link.0.wiring.messages, &item) {
-                    link.tell(|| Event::Delivered(Letter::of(message)));
+                match &item {
+                    _ if !link.0.wiring.messages => {}
+                    Ok(message) => link.tell(|| Event::Delivered(Letter::of(message, route.number))),
+                    Err(Error::Lagged { missed, .. }) => route.tell_lagged(*missed),
+                    Err(_) => {}
                 }
                 Some((item, Some(route)))
             }
             Err(Severed) => match route.restore().await? {
-                Ok(()) => Some((Err(Error::lagged(0)), Some(route))),
+                Ok(()) => {
+                    route.tell_lagged(0);
+                    Some((Err(Error::lagged(0)), Some(route)))
+                }
                 Err(error) => Some((Err(error), None)),
             },
+        }
+    }
+
+    fn tell_lagged(&self, missed: u64) {
+        let link = &self.connection.link;
+        if link.0.wiring.messages {
+            link.tell(|| Event::Lagged { line: self.number, missed });
         }
     }
 
@@ -217,7 +258,7 @@ pub(super) struct Line {
 
 #[derive(Default)]
 struct LineState {
-    subscriber: Option<Subscriber>,
+    subscriber: Option<Routed>,
     stopped: bool,
 }
 
@@ -232,7 +273,7 @@ impl Line {
         drop(subscriber);
     }
 
-    fn open(&self, mut subscriber: Subscriber) {
+    fn open(&self, mut subscriber: Routed) {
         let mut state = self.state();
         if state.stopped {
             subscriber.stop();
@@ -271,13 +312,25 @@ impl Drop for Line {
     }
 }
 
-/// How much of a message tells it apart.
+/// How much of a payload tells messages apart.
 const DIGESTED_BYTES_MAX: usize = 256;
 
 impl Letter {
-    fn of(message: &Message) -> Self {
-        let head = &message.payload[..message.payload.len().min(DIGESTED_BYTES_MAX)];
-        Self { subject: message.subject.clone(), bytes: message.payload.len(), digest: hash_bytes(head) }
+    fn of(message: &Message, line: u64) -> Self {
+        let mut digested = Vec::new();
+        for (name, value) in message.headers.iter() {
+            digested.extend_from_slice(name.as_bytes());
+            digested.extend_from_slice(value.as_bytes());
+        }
+        digested.extend_from_slice(&message.payload[..message.payload.len().min(DIGESTED_BYTES_MAX)]);
+        Self {
+            subject: message.subject.clone(),
+            bytes: message.payload.len(),
+            digest: hash_bytes(&digested),
+            reply: message.reply.clone(),
+            no_responders: message.no_responders,
+            line,
+        }
     }
 }
 

@@ -1,10 +1,11 @@
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use slipring_core::Subscriber;
+use slipring_core::Snapshot;
 
 use super::LinkMode;
 use super::messaging::Line;
+use super::routed::Routed;
 use crate::history::Death;
 use crate::latency::Latency;
 
@@ -47,7 +48,9 @@ pub(super) enum Flow {
 /// All that a link knows. Counters are windows of faults, which may overlap.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) mode: LinkMode,
+    /// What was ordered by hand; and whether it is up to the link to keep to it.
+    pub(super) ordered: LinkMode,
+    pub(super) actual: LinkMode,
     pub(super) death: Option<Death>,
     pub(super) refused: u32,
     pub(super) held: [u32; 2],
@@ -56,13 +59,22 @@ pub(super) struct State {
     /// How often the link was cut, and each server went down; a connection lives while these stand still.
     pub(super) cuts: u64,
     pub(super) server_cuts: [u64; 2],
+    /// How often the watches alone were reset.
+    pub(super) watch_resets: u64,
+    pub(super) overloaded: u32,
+    /// What is read instead of the store's content, and by how many faults.
+    pub(super) stale: Option<Arc<Snapshot>>,
+    pub(super) stale_windows: u32,
     pub(super) requests_to_lose: u32,
     pub(super) replies_to_lose: u32,
+    /// Heartbeats, before and after they are executed.
+    pub(super) beats_to_lose: [u32; 2],
+    pub(super) publishes_to_lose: u32,
     pub(super) latency: Latency,
     pub(super) delay: Duration,
     pub(super) subscriptions: Vec<Weak<Line>>,
     /// Subscriptions of a node that lost power, of which the broker does not know.
-    pub(super) ghosts: Vec<Subscriber>,
+    pub(super) ghosts: Vec<Routed>,
 }
 
 impl State {
@@ -71,8 +83,8 @@ impl State {
         match self.death {
             Some(Death::Crash) => Flow::Cut,
             Some(Death::PowerLoss) => Flow::Held,
-            None if self.mode == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
-            None if self.mode == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
+            None if self.actual == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
+            None if self.actual == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
             None if server != Server::Running => Flow::Held,
             None => Flow::Open,
         }

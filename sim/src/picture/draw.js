@@ -3,6 +3,7 @@
 const picture = byId("picture"), overview = byId("overview");
 const pen = picture.getContext("2d"), small = overview.getContext("2d");
 const [AXIS, FAULT, LEASE, WATCH, GAP] = [26, 15, 19, 13, 6]; // heights of the tracks of a lane
+const FLOWS_CLEAR = 300; // lines that can be told apart
 const LETTER = 6.3; // the width of a letter in a label
 let colours = {}, rows = [], hits = [];
 
@@ -27,6 +28,18 @@ function layRows() {
     return row;
   });
 }
+
+/** For each thing in a track, where its label has to end: where the next thing of the track begins. */
+function measureRoom(things, from) {
+  const next = new Map();
+  for (const thing of things.toReversed()) {
+    const track = `${thing.lane},${thing.track}`;
+    thing.roomTo = next.get(track) ?? Infinity;
+    next.set(track, from(thing));
+  }
+}
+measureRoom(scene.faults, fault => fault.from);
+measureRoom(scene.leases, lease => lease.steps[0].at);
 
 const rowsHeight = () => rows.reduce((most, row) => row ? Math.max(most, row.bottom) : most, 0);
 const inView = (from, to) => to >= view.from && from <= view.to;
@@ -98,7 +111,7 @@ function drawFault(fault) {
   pen.globalAlpha = 1;
   pen.fillRect(left, top, 2, FAULT - 2);
   // A name begins where it can be read, also if its band began before.
-  const begin = Math.max(left, GUTTER) + 6, room = fault.to > fault.from ? left + width - begin : 170;
+  const begin = Math.max(left, GUTTER) + 6, room = fault.to > fault.from ? left + width - begin : Math.min(x(fault.roomTo) - begin, 200);
   label(fault.text, begin, top + FAULT / 2 - 1, room, colours.ink);
   hit(left, top, Math.max(width, 8), FAULT, { event: fault.event, text: `${fault.text}${fault.to > fault.from ? `, ${span(fault.to - fault.from)} in all` : ""}` });
 }
@@ -124,22 +137,25 @@ function label(text, left, middle, room, colour, ground = null) {
   pen.fillText(cut, left, middle);
 }
 
-/** Lines between lanes. Of those that would lie on each other one is drawn. */
+/** Lines between lanes. Of those that would lie on each other one is drawn; the more there are, the paler. */
 function drawFlows() {
-  const drawn = new Set();
+  const drawn = new Map();
   for (const flow of scene.flows) {
     const points = flow.points, last = points.at(-1);
     if (!inView(points[0][0], last[0]) || !filter.passes[flow.event] || points.some(([, lane]) => !rows[lane])) continue;
-    const chosen = flow.event === view.chosen || (view.chosen !== null && flow.cause === view.chosen);
-    const place = points.map(([time, lane]) => `${Math.round(x(time))},${lane}`).join(" ");
-    if (!chosen && drawn.has(place)) continue;
-    drawn.add(place);
+    const chosen = view.chosen !== null && (flow.event === view.chosen || flow.cause === view.chosen);
+    const ends = [points[0], last].map(([time, lane]) => Math.round(x(time)) + 100 + 16384 * lane);
+    const place = ends[0] * 2 ** 26 + ends[1];
+    if (chosen || !drawn.has(place)) drawn.set(chosen ? flow : place, { flow, chosen });
+  }
+  const pale = Math.min(1, Math.sqrt(FLOWS_CLEAR / drawn.size));
+  for (const { flow, chosen } of drawn.values()) {
     pen.strokeStyle = flow.failed ? colours.violation : colours[flow.kind];
-    pen.globalAlpha = chosen ? 1 : flow.failed ? 0.6 : flow.kind === "message" ? 0.22 : 0.4;
+    pen.globalAlpha = chosen ? 1 : pale * (flow.failed ? 0.6 : flow.kind === "message" ? 0.22 : 0.4);
     pen.lineWidth = chosen ? 2 : 1;
     pen.setLineDash(flow.failed ? [4, 3] : []);
     pen.beginPath();
-    points.forEach(([time, lane], index) => pen[index ? "lineTo" : "moveTo"](x(time), y(rows[lane].axis)));
+    flow.points.forEach(([time, lane]) => pen.lineTo(x(time), y(rows[lane].axis)));
     pen.stroke();
   }
   pen.setLineDash([]);
@@ -185,7 +201,7 @@ function drawLease(lease) {
   if (lease.end && inView(lease.to, lease.to)) {
     pen.fillStyle = lease.end[0] === "expired" ? colours.violation : colours.soft;
     pen.fillRect(Math.round(right) - 1, top - 1, 2, height + 2);
-    label(lease.end[0], right + 5, top + height / 2, 60, pen.fillStyle);
+    label(lease.end[0], right + 5, top + height / 2, Math.min(60, x(lease.roomTo) - right - 6), pen.fillStyle);
     hit(right - 4, top - 1, 9, height + 2, { event: lease.end[1], text: `lease ${lease.id} ${lease.end[0]}` });
   }
   const begin = Math.max(left, GUTTER) + 5;
@@ -220,9 +236,9 @@ function drawWatch(watch) {
     hit(left, top, right - left, height, { event: watch.event, text: `watch ${watch.id} of ${watch.range}: at revision ${revision}${behind ? ", the store has more" : ""}` });
   }
   if (watch.end && inView(watch.to, watch.to)) {
-    pen.fillStyle = colours.violation;
+    pen.fillStyle = watch.end === "dropped" ? colours.soft : colours.violation;
     pen.fillRect(Math.round(x(watch.to)) - 1, top - 1, 2, height + 2);
-    label(watch.end, x(watch.to) + 4, top + height / 2, 80, colours.violation);
+    label(watch.end, x(watch.to) + 4, top + height / 2, 80, pen.fillStyle);
   }
 }
 
@@ -230,6 +246,8 @@ const SHAPES = { begin: "start", die: "cross", panic: "cross", fault: "diamond",
 const FAMILY = {
   answer: "call", watch: "batch", batch: "batch", unwatch: "violation", publish: "message", deliver: "message",
   grant: "lease", renew: "lease", revive: "call", expire: "violation", revoke: "soft", commit: "call", compact: "fault", replace: "fault",
+  giveup: "violation", leased: "lease", txn: "call", read: "call", drop: "soft", sub: "message", unsub: "message", lag: "violation",
+  request: "message", met: "soft", pause: "fault", resume: "fault", rest: "soft",
   begin: "lease", die: "violation", panic: "violation", fault: "fault", heal: "fault", link: "fault", note: "ink", fact: "soft",
 };
 
@@ -280,24 +298,23 @@ function ring(at, middle, colour) {
 }
 
 function drawViolations() {
-  let free = 0;
   scene.violations.forEach((violation, number) => {
+    const at = Math.round(view.x(violation.at)), current = number === view.violation;
+    if (current) picture.dataset.violationX = at;
     if (!inView(violation.at, violation.at)) return;
-    const at = Math.round(view.x(violation.at)), text = `${violation.invariant} violated`;
     pen.fillStyle = colours.violation;
-    pen.globalAlpha = number === view.violation ? 1 : 0.5;
-    pen.fillRect(at - 1, RULER, 2, view.height);
-    if (at >= free) {
-      const width = text.length * LETTER + 18;
-      pen.fillRect(at - 1, RULER, width, 18);
-      pen.fillStyle = colours.panel;
-      pen.fillText(text, at + 7, RULER + 9.5);
-      free = at + width;
-    }
+    pen.globalAlpha = current ? 1 : 0.5;
+    pen.fillRect(at - 1, RULER, current ? 2 : 1, view.height);
     pen.globalAlpha = 1;
     hit(at - 3, RULER, 7, view.height, { violation: number });
   });
-  if (scene.violations.length) picture.dataset.violationX = Math.round(view.x(scene.violations[view.violation].at));
+  const current = scene.violations[view.violation];
+  if (!current || !inView(current.at, current.at)) return;
+  const at = Math.round(view.x(current.at)), text = `${current.invariant} violated`;
+  pen.fillStyle = colours.violation;
+  pen.fillRect(at - 1, RULER, text.length * LETTER + 18, 18);
+  pen.fillStyle = colours.panel;
+  pen.fillText(text, at + 7, RULER + 9.5);
 }
 
 /** The time between two lines, in µs: round, and wide enough for its text. */

@@ -57,3 +57,34 @@ fn outlasts_the_run(fault: &Fault) -> bool {
     let dies = matches!(fault, Fault::Crash { .. } | Fault::PowerLoss { .. });
     !dies && !fault.clone().times().is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Direction;
+    use crate::history::History;
+
+    /// A band ends where its fault healed, the first with the first; what did not heal lasts to the end, if it
+    /// lasts; and what overlaps has a track of its own.
+    #[test]
+    fn a_band_lasts_as_long_as_its_fault() {
+        let lasts = Duration::from_secs(5);
+        let cut = Fault::Partition { node: "a".to_owned(), lost: Direction::Both, lasts };
+        let events = [
+            (1, Event::Struck(cut.clone())),
+            (2, Event::Struck(cut.clone())),
+            (3, Event::Struck(Fault::Compact)),
+            (6, Event::Healed(cut)),
+            (8, Event::Struck(Fault::Crash { node: "a".to_owned(), down: Some(lasts) })),
+        ];
+        let moment =
+            |(second, event)| Moment { at: Duration::from_secs(second), node: "broker".into(), event };
+        let history = History::new(events.map(moment).into());
+        let bands = of(history.moments(), &Lanes::of(&history), 9_000_000);
+        let shown: Vec<_> =
+            bands.iter().map(|b| (b.lane, b.track, b.from / 1_000_000, b.to / 1_000_000)).collect();
+        assert_eq!(shown, [(1, 0, 1, 6), (1, 1, 2, 9), (0, 0, 3, 3), (1, 0, 8, 8)]);
+    }
+}

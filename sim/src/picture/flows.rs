@@ -6,7 +6,7 @@ use slipring_memory::store::StoreEvent;
 
 use super::lanes::Lanes;
 use super::scene::micros;
-use crate::history::{Call, Event, Letter, Moment};
+use crate::history::{Call, Event, Letter, Moment, TxnStep};
 
 /// Something that went from lane to lane.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -50,6 +50,8 @@ struct Seen<'a> {
     /// The last thing that happened to a lease.
     leases: BTreeMap<LeaseId, (usize, u64)>,
     published: Vec<(&'a Letter, usize, u64)>,
+    /// When a transaction was sent, and when the store executed it.
+    txns: BTreeMap<u64, (u64, Option<u64>)>,
 }
 
 /// How many of the last messages are looked through for the one that was delivered.
@@ -62,6 +64,12 @@ impl<'a> Seen<'a> {
             Event::Store { event: what, .. } => {
                 self.remember(event, at, what);
                 return None;
+            }
+            // Told better by its steps, if they are told.
+            Event::Answered { call: Call::Commit, .. } if !self.txns.is_empty() => return None,
+            Event::Txn { request, step } => return self.follow_txn(event, lane, at, *request, step),
+            Event::GaveUp { sent, .. } => {
+                (Kind::Call, None, true, vec![(micros(*sent), lane), (at, self.broker)])
             }
             Event::Answered { call, sent, lease, code } => {
                 let sent = micros(*sent);
@@ -92,6 +100,29 @@ impl<'a> Seen<'a> {
         };
         let cause = cause.map(|(event, _)| event);
         Some(Flow { kind, event, cause, failed, points })
+    }
+
+    fn follow_txn(
+        &mut self,
+        event: usize,
+        lane: usize,
+        at: u64,
+        request: u64,
+        step: &TxnStep,
+    ) -> Option<Flow> {
+        let (sent, executed) = self.txns.entry(request).or_insert((at, None));
+        match step {
+            TxnStep::Sent(_) | TxnStep::Arrived => None,
+            TxnStep::Executed(_) => {
+                *executed = Some(at);
+                None
+            }
+            TxnStep::Answered(answer) => {
+                let turn = executed.unwrap_or(sent.midpoint(at));
+                let points = vec![(*sent, lane), (turn, self.broker), (at, lane)];
+                Some(Flow { kind: Kind::Call, event, cause: None, failed: answer.is_err(), points })
+            }
+        }
     }
 
     fn remember(&mut self, event: usize, at: u64, what: &StoreEvent) {

@@ -137,3 +137,75 @@ fn rate(moments: &[Moment]) -> f64 {
 
 /// A clock that seems to be slower than this did not run all the time.
 const SLOWEST: f64 = 0.5;
+
+#[cfg(test)]
+mod tests {
+    use slipring_core::{Revision, Snapshot};
+
+    use super::*;
+    use crate::history::{Call, History};
+
+    const TTL: Duration = Duration::from_secs(6);
+
+    fn bars(events: impl IntoIterator<Item = (u64, Event)>) -> Vec<LeaseBar> {
+        let moment = |(second, event)| {
+            let node = if matches!(event, Event::Store { .. }) { "store" } else { "worker#2" };
+            Moment { at: Duration::from_secs(second), node: node.into(), event }
+        };
+        let history = History::new(events.into_iter().map(moment).collect());
+        of(history.moments(), &Lanes::of(&history), 100_000_000)
+    }
+
+    fn store(second: u64, event: StoreEvent) -> (u64, Event) {
+        (second, Event::Store { clock: Duration::from_secs(second), event })
+    }
+
+    fn lease(id: u64) -> Lease {
+        Lease { id: LeaseId(id), ttl: TTL }
+    }
+
+    fn steps(bar: &LeaseBar) -> Vec<(u64, u64, &str)> {
+        bar.steps.iter().map(|step| (step.at / 1_000_000, step.deadline / 1_000_000, step.how)).collect()
+    }
+
+    /// A bar has each time at which its lease was filled up and the deadline from then on, ends as the lease
+    /// did, and stands with the node that was told of it.
+    #[test]
+    fn a_bar_is_the_life_of_a_lease() {
+        let told = Event::Answered { call: Call::Grant, sent: TTL, lease: Some(LeaseId(1)), code: None };
+        let bars = bars([
+            store(1, StoreEvent::Granted(lease(1))),
+            (2, told),
+            store(4, StoreEvent::Renewed(lease(1))),
+            store(5, StoreEvent::Revived { by: Duration::from_secs(1) }),
+            store(12, StoreEvent::Ended { lease: LeaseId(1), end: LeaseEnd::Expired }),
+        ]);
+        assert_eq!(bars.len(), 1);
+        assert_eq!(steps(&bars[0]), [(1, 7, "granted"), (4, 10, "renewed"), (5, 12, "revived")]);
+        assert_eq!((bars[0].lane, bars[0].to, bars[0].end), (1, 12_000_000, Some(("expired", 4))));
+    }
+
+    /// A lease of which nobody was told is the broker's. One that a replaced store does not have is gone, one
+    /// that it has begins anew, and one that nobody ends is there at the end.
+    #[test]
+    fn a_replaced_store_has_its_own_leases() {
+        let content = Snapshot { revision: Revision(1), entries: Vec::new() };
+        let bars = bars([
+            store(1, StoreEvent::Granted(lease(1))),
+            store(1, StoreEvent::Granted(lease(2))),
+            store(3, StoreEvent::Replaced { content, leases: vec![lease(2)] }),
+        ]);
+        assert_eq!((bars[0].lane, bars[0].to, bars[0].end), (0, 3_000_000, Some(("replaced", 2))));
+        assert_eq!(steps(&bars[1]), [(1, 7, "granted"), (3, 9, "restored")]);
+        assert_eq!((bars[1].to, bars[1].end, bars[1].track), (100_000_000, None, 1));
+    }
+
+    /// If the store's clock runs at half the speed, its leases last twice as long.
+    #[test]
+    fn a_deadline_is_in_virtual_time() {
+        let slow =
+            |second: u64, event| (second, Event::Store { clock: Duration::from_secs(second) / 2, event });
+        let bars = bars([slow(2, StoreEvent::Granted(lease(1))), slow(4, StoreEvent::Renewed(lease(1)))]);
+        assert_eq!(steps(&bars[0]), [(2, 14, "granted"), (4, 16, "renewed")]);
+    }
+}

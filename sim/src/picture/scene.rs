@@ -8,6 +8,7 @@ use super::lanes::{Lane, Lanes, Life};
 use super::leases::{self, LeaseBar};
 use super::watches::{self, WatchStrip};
 use super::{Picture, lanes};
+use crate::check::Violation;
 use crate::history::{History, Moment};
 
 /// What the page draws, as data. Times are microseconds of virtual time; events are named by their index in
@@ -51,7 +52,7 @@ impl Scene {
         let ends = moments.iter().map(|moment| moment.at).chain(violations.iter().map(|v| v.at));
         let end = micros(ends.max().unwrap_or_default());
         let lives = lanes::lives(moments, &lanes, end);
-        let mark = |violation: &crate::check::Violation| Mark {
+        let mark = |violation: &Violation| Mark {
             at: micros(violation.at),
             invariant: violation.invariant,
             promise: violation.promise(),
@@ -90,8 +91,13 @@ fn events(moments: &[Moment], lanes: &Lanes) -> (Vec<&'static str>, Vec<(u64, us
     (kinds, events)
 }
 
-/// What the checker named; or else what happened last until then.
-fn events_of(violation: &crate::check::Violation, history: &History) -> Vec<usize> {
+/// What the judge named; or else what happened last until then.
+fn events_of(violation: &Violation, history: &History) -> Vec<usize> {
+    let known = violation.moments.iter().copied().filter(|event| *event < history.moments().len());
+    let known: Vec<usize> = known.collect();
+    if !known.is_empty() {
+        return known;
+    }
     let until = history.moments().partition_point(|moment| moment.at <= violation.at);
     until.checked_sub(1).into_iter().collect()
 }

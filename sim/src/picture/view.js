@@ -87,7 +87,6 @@ const view = {
     this.violation = number;
     const first = Math.min(violation.at, ...violation.events.map(event => scene.events[event][TIME]));
     const before = Math.min(Math.max((violation.at - first) * 1.15, 6 * SECOND), 60 * SECOND);
-    this.show(violation.at - before, violation.at + before * 0.5);
     this.from = violation.at - before;
     this.to = violation.at + before * 0.5;
     this.chosen = violation.events.at(-1) ?? null;

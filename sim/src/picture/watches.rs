@@ -18,7 +18,7 @@ pub(super) struct WatchStrip {
     range: String,
     steps: Vec<Step>,
     to: u64,
-    /// The code of the error with which it ended, if it ended so.
+    /// The code of the error with which it ended, or `dropped`; none if it was there at the end.
     end: Option<&'static str>,
 }
 
@@ -47,6 +47,7 @@ pub(super) fn of(moments: &[Moment], lanes: &Lanes, lives: &[Life], end: u64) ->
             }
             Event::WatchDelivered { watch, batch } => strips.deliver(at, *watch, batch),
             Event::WatchEnded { watch, code } => strips.finish(at, *watch, code),
+            Event::WatchDropped { watch } => strips.finish(at, *watch, "dropped"),
             Event::Store { event: StoreEvent::Committed(batch), .. } => strips.commit(at, batch),
             Event::Store { event: StoreEvent::Replaced { .. }, .. } => strips.begin_anew(),
             _ => {}
@@ -144,5 +145,49 @@ fn shown(range: &Range) -> String {
         Range::All => "all".to_owned(),
         Range::Key(key) => key.to_string(),
         Range::Prefix(prefix) => format!("{}*", prefix.as_str()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may")]
+mod tests {
+    use std::time::Duration;
+
+    use slipring_core::{Entry, Key, Prefix};
+
+    use super::*;
+    use crate::history::History;
+
+    fn batch(revision: u64, key: &str) -> Batch {
+        let (key, modified) = (Key::new(key).unwrap(), Revision(revision));
+        let entry = Entry { key, value: "".into(), modified, lease: None };
+        Batch { revision: modified, changes: vec![Change::Put(entry)] }
+    }
+
+    /// A strip has each revision that its watch reached, and is behind while the store has more in its range,
+    /// also if that was committed while the answer that opened it was under way.
+    #[test]
+    fn a_strip_is_behind_while_there_is_more() {
+        let commit = |batch| Event::Store { clock: Duration::ZERO, event: StoreEvent::Committed(batch) };
+        let (range, base) = (Range::Prefix(Prefix::new("a/").unwrap()), Base::Resumed(Revision(1)));
+        let events = [
+            commit(batch(2, "a/1")),
+            Event::WatchOpened { watch: 1, range, base },
+            Event::WatchDelivered { watch: 1, batch: batch(2, "a/1") },
+            commit(batch(3, "b/1")),
+            commit(batch(4, "a/2")),
+            commit(batch(5, "a/2")),
+            Event::WatchDelivered { watch: 1, batch: batch(4, "a/2") },
+            Event::WatchDelivered { watch: 1, batch: batch(5, "a/2") },
+            Event::WatchEnded { watch: 1, code: "unavailable" },
+        ];
+        let moment = |(second, event)| Moment { at: Duration::from_secs(second), node: "n".into(), event };
+        let history = History::new((0..).zip(events).map(moment).collect());
+        let strips = of(history.moments(), &Lanes::of(&history), &[], 20_000_000);
+        let steps: Vec<_> =
+            strips[0].steps.iter().map(|(at, r, behind)| (at / 1_000_000, *r, *behind)).collect();
+        assert_eq!(steps, [(1, 1, true), (2, 2, false), (4, 2, true), (6, 4, true), (7, 5, false)]);
+        assert_eq!((strips[0].to, strips[0].end), (8_000_000, Some("unavailable")));
+        assert_eq!((strips[0].range.as_str(), strips[0].lane), ("a/*", 1));
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use slipring_core::{Discovery, EnvironmentExt, Error, Key, Result, Txn};
+use slipring_core::{Discovery, EnvironmentExt, Error, Key, ReadConsistency, Result, Txn};
 use slipring_memory::store::Saved;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -10,6 +10,7 @@ use super::{BROKER, BURIED_AFTER, Node, World, lock};
 use crate::fault::{Direction, Fault};
 use crate::history::{Death, Event};
 use crate::link::{Link, Server, Side};
+use crate::network::Trouble;
 use crate::schedule::{Schedule, Step};
 
 /// What leases get beyond their time to live after a restart and under a new leader: etcd's election timeout.
@@ -22,13 +23,20 @@ impl World {
     /// Has a fault strike now. What lasts ends by itself.
     ///
     /// # Errors
-    /// `NotFound` for a node that never lived.
+    /// `NotFound` for a node that never lived; `Unsupported` for [`Fault::StaleReads`] where the profile
+    /// promises that reads are linearizable.
     pub fn apply(&self, fault: &Fault) -> Result<()> {
-        let node = fault.node().map(|name| self.known(name)).transpose()?;
+        let nodes = fault.nodes().into_iter().map(|name| self.known(name)).collect::<Result<Vec<Node>>>()?;
+        let promised = self.shared.memory.profile().discovery.read;
+        if matches!(fault, Fault::StaleReads { .. }) && promised == ReadConsistency::Linearizable {
+            let hint = "the profile promises linearizable reads; give it `Sequential` ones";
+            return Err(Error::unsupported("stale reads", hint));
+        }
         self.tell(Event::Struck(fault.clone()));
-        match (fault, node) {
-            (fault, Some(node)) => self.strike_node(fault, &node),
-            (fault, None) => self.strike_broker(fault),
+        match (fault, &*nodes) {
+            (fault, []) => self.strike_broker(fault),
+            (fault, [node]) => self.strike_node(fault, node),
+            (fault, _) => self.strike_network(fault),
         }
         Ok(())
     }
@@ -97,9 +105,28 @@ impl World {
             Fault::StallWatches { lasts, .. } => {
                 self.window(fault, *lasts, |link, begins| link.stall(begins));
             }
+            Fault::Isolate { node: name, lasts } => {
+                self.disturb_network(*lasts, Trouble::Held, Some(name), None);
+                self.disturb_network(*lasts, Trouble::Held, None, Some(name));
+                self.window(fault, *lasts, |link, begins| link.hold(true, true, begins));
+            }
             Fault::Latency { latency, .. } => node.link().set_latency(*latency),
             Fault::LoseRequest { .. } => node.link().lose_next_request(),
             Fault::LoseReply { .. } => node.link().lose_next_reply(),
+            Fault::LoseHeartbeats { beats, executed, .. } => node.link().lose_heartbeats(*beats, *executed),
+            Fault::LosePublish { .. } => node.link().lose_next_publish(),
+            Fault::ResetWatches { .. } => node.link().reset_watches(),
+            Fault::ResetBus { .. } => node.link().reset_bus(),
+            Fault::Overload { lasts, .. } => {
+                self.window(fault, *lasts, |link, begins| link.overload(begins));
+            }
+            Fault::StaleReads { lasts, .. } => {
+                let content = self.shared.memory.entries();
+                self.window(fault, *lasts, move |link, begins| {
+                    link.go_stale(begins.then(|| content.clone()));
+                });
+            }
+            Fault::Cancel { waits, .. } => node.cancel(*waits),
             Fault::Crash { down, .. } => self.kill(fault, node, Death::Crash, *down),
             Fault::PowerLoss { down, .. } => self.kill(fault, node, Death::PowerLoss, *down),
             Fault::Pause { lasts, suspended, .. } => {
@@ -121,8 +148,40 @@ impl World {
         }
     }
 
+    fn strike_network(&self, fault: &Fault) {
+        match fault {
+            Fault::PartitionNodes { from, to, both_ways, lasts } => {
+                self.disturb_network(*lasts, Trouble::Held, Some(from), Some(to));
+                if *both_ways {
+                    self.disturb_network(*lasts, Trouble::Held, Some(to), Some(from));
+                }
+                self.heal(fault, *lasts, |_| ());
+            }
+            Fault::CutNodes { from, to, lasts } => {
+                self.disturb_network(*lasts, Trouble::Refused, Some(from), Some(to));
+                self.heal(fault, *lasts, |_| ());
+            }
+            Fault::DelayNodes { from, to, by, lasts } => {
+                self.disturb_network(*lasts, Trouble::Delayed(*by), Some(from), Some(to));
+                self.heal(fault, *lasts, |_| ());
+            }
+            _ => unreachable!("this fault strikes no pair of nodes: {fault}"),
+        }
+    }
+
     fn strike_broker(&self, fault: &Fault) {
         match fault {
+            Fault::CutAll { lasts } => {
+                let names: Vec<String> = self.places().keys().cloned().collect();
+                let set = move |world: &World, begins| {
+                    let nodes = names.iter().filter_map(|name| world.known(name).ok());
+                    nodes.for_each(|node| node.link().refuse(begins));
+                };
+                set(self, true);
+                self.heal(fault, *lasts, move |world| set(world, false));
+            }
+            Fault::ClockRate { ppm } => self.shared.memory.set_clock_rate_ppm(*ppm),
+            Fault::EndLease { from } => self.end_lease(from),
             Fault::PauseStore { lasts } => {
                 let end = self.disturb(Side::Store, Server::Stopped, false);
                 self.heal(fault, *lasts, end);
@@ -175,6 +234,7 @@ impl World {
         node.die(death);
         if death == Death::PowerLoss {
             let link = node.link().clone();
+            lock(&self.shared.graves).push(link.clone());
             self.after(BURIED_AFTER, move |_| link.bury());
         }
         let (Some(down), Some(name)) = (down, fault.node()) else { return };
@@ -222,6 +282,27 @@ impl World {
         if let Some(key) = key {
             let delete = self.shared.memory.discovery().commit(Txn::new().delete(key.clone())).now_or_never();
             assert!(matches!(delete, Some(Ok(_))), "a store in memory answers at once: {delete:?}");
+        }
+    }
+
+    fn end_lease(&self, from: &str) {
+        let entries = self.shared.memory.entries().entries;
+        let leased = || entries.iter().filter_map(|entry| Some((&entry.key, entry.lease?)));
+        let lease = leased().find(|(key, _)| key.as_str() >= from).or_else(|| leased().next());
+        if let Some((_, lease)) = lease {
+            let end = self.shared.memory.discovery().revoke(lease).now_or_never();
+            assert!(matches!(end, Some(Ok(()))), "a store in memory answers at once: {end:?}");
+        }
+    }
+
+    /// Something is wrong between nodes for a while.
+    fn disturb_network(&self, lasts: Duration, trouble: Trouble, from: Option<&str>, to: Option<&str>) {
+        match self.shared.network.in_memory() {
+            Some(network) => {
+                let (number, network) = (network.open(trouble, from, to), network.clone());
+                self.after(lasts, move |_| network.close(number));
+            }
+            None => self.note("on turmoil nothing goes wrong between two nodes"),
         }
     }
 

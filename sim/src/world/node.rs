@@ -3,10 +3,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use slipring_core::{BoxFuture, Discovery, Effect, Environment, Error, Messaging, Result};
-use slipring_memory::MemoryWorld;
 use tokio::sync::Notify;
 
 use super::{World, lock};
+use crate::cancel::Orders;
 use crate::environment::SimEnvironment;
 use crate::history::{Death, Event};
 use crate::link::Link;
@@ -25,6 +25,7 @@ pub struct Node {
     discovery: Arc<dyn Discovery>,
     messaging: Arc<dyn Messaging>,
     inbox: Arc<Inbox>,
+    cancellations: Arc<Orders>,
 }
 
 /// The operations that a node has not taken yet.
@@ -38,15 +39,14 @@ impl Node {
     pub(super) fn new(
         name: Arc<str>,
         log: Log,
-        environment: SimEnvironment,
+        environment: Arc<SimEnvironment>,
         link: Link,
-        memory: &MemoryWorld,
+        discovery: Arc<dyn Discovery>,
+        messaging: Arc<dyn Messaging>,
     ) -> Self {
-        let discovery = link.discovery(Arc::new(memory.discovery()));
-        let messaging = link.messaging(Arc::new(memory.messaging()));
         log.add(&name, Event::Began);
-        let (environment, inbox) = (Arc::new(environment), Arc::default());
-        Self { name, log, environment, link, discovery, messaging, inbox }
+        let (inbox, cancellations) = (Arc::default(), Arc::default());
+        Self { name, log, environment, link, discovery, messaging, inbox, cancellations }
     }
 
     /// Its name; from the second life on with the number of the life.
@@ -79,6 +79,12 @@ impl Node {
         self.log.add(&self.name, Event::Note(what.to_string()));
     }
 
+    /// Counts a rare situation that came about, under a name of the program's own:
+    /// a report counts them.
+    pub fn sometimes(&self, name: impl fmt::Display) {
+        self.log.add(&self.name, Event::Sometimes(name.to_string()));
+    }
+
     /// The next operation of the [schedule](crate::Schedule) for this life of the node, in the order of their
     /// times; waits for one. Each goes to one caller; giving up loses none.
     pub async fn operation(&self) -> String {
@@ -88,6 +94,16 @@ impl Node {
             }
             self.inbox.arrived.notified().await;
         }
+    }
+
+    /// F37: runs a future that [`Fault::Cancel`](crate::Fault::Cancel) may drop at one of its await points, as a
+    /// program does that loses interest. Gives its output, or nothing if it was dropped.
+    pub async fn cancellable<F: Future>(&self, future: F) -> Option<F::Output> {
+        let output = self.cancellations.cancellable(future).await;
+        if output.is_none() {
+            self.note("cancelled");
+        }
+        output
     }
 
     /// Is this life not over?
@@ -109,6 +125,10 @@ impl Node {
             self.link.die(death);
             self.environment.die(death);
         }
+    }
+
+    pub(super) fn cancel(&self, waits: u32) {
+        self.cancellations.cancel(waits);
     }
 
     pub(super) fn ask(&self, what: &str) -> Result<()> {

@@ -36,7 +36,7 @@ async fn a_link_with_latency_keeps_all_contracts() {
     assert_eq!(report.passed().len(), CASES.len());
 }
 
-/// Each case that acts on its server may have one of its own: then one more is enough for all the others.
+/// Each exclusive case may have a server of its own: then one more is enough for all the others.
 #[tokio::test(start_paused = true)]
 async fn each_case_may_have_a_server() {
     let servers = AtomicUsize::new(0);

@@ -65,7 +65,7 @@ async fn watch_others(node: Node) {
 fn play(nodes: usize, length: Duration, schedule: Schedule) -> Report {
     let latency = Latency::between(Duration::from_millis(1), Duration::from_millis(40));
     let setup = Setup::from(Profile::etcd()).with_latency(latency).with_messages(true);
-    simulate(7, setup, async move |world: World| {
+    simulate(7, setup, async |world: World| {
         for number in 1..=nodes {
             world.spawn_node(&format!("worker-{number}"), member);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use slipring_core::service::EndpointStats;
-use slipring_core::{Effect, Error, Headers, Message, Result, Subject};
+use slipring_core::{BoxFuture, Effect, Error, Headers, Message, Result, Subject};
 
 use crate::plane::wire::{self, Answer, Ticket};
 use crate::platform::Platform;
@@ -114,12 +114,12 @@ impl Answers {
         self.stats.in_flight().saturating_sub(1)
     }
 
-    async fn answer(&self, payload: Vec<u8>) -> Result<()> {
-        self.publish(payload.into(), Headers::new()).await
+    fn answer(&self, payload: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+        self.publish(payload.into(), Headers::new())
     }
 
-    async fn publish(&self, payload: Bytes, headers: Headers) -> Result<()> {
-        let message = Message::new(self.reply.clone(), payload).with_headers(headers);
-        self.platform.messaging.publish(message).await
+    /// No `async fn`: it would keep room for its arguments in the task of every request.
+    fn publish(&self, payload: Bytes, headers: Headers) -> BoxFuture<'_, Result<()>> {
+        self.platform.publish(Message::new(self.reply.clone(), payload).with_headers(headers))
     }
 }

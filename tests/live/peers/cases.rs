@@ -402,3 +402,32 @@ pub(super) fn d15_a_busy_pool_does_not_lose_the_lease(version: Version) {
     assert_eq!(before.len(), 1);
     assert!(pool.block_on(runtime.stop()).is_clean());
 }
+
+/// A worker that has lost the bus for a moment is registered, alive, and about to subscribe again: calls that
+/// begin meanwhile are answered then, however many they are; one that is to fail fast fails at once.
+pub(super) async fn a_worker_that_subscribes_again_is_waited_for(version: Version) {
+    let backends = real(version).await;
+    let proxy = Proxy::start(backends.nats.as_ref().unwrap().endpoint()).await;
+    let builder = DistributedRuntime::builder().settings(settings(|_| {}));
+    let builder = builder.discovery(backends.discovery()).messaging(nats_at(proxy.endpoint()));
+    let worker = builder.build().await.unwrap();
+    let _serving = serve(&worker, WORK).await;
+    let caller = backends.runtime().await;
+    let client = client(&caller).await;
+    assert_eq!(client.call(&()).await.unwrap(), worker.instance_id());
+    proxy.cut();
+    eventually("the server has noticed", async || {
+        let answer = client.request(&()).fail_fast().call().await;
+        answer.is_err_and(|error| error.code() == "no_responders")
+    })
+    .await;
+    let calls = join_all((0..50).map(|_| client.call(&())));
+    let outage = async {
+        sleep(SECOND).await;
+        proxy.mend();
+    };
+    let (answers, ()) = tokio::join!(calls, outage);
+    for answer in answers {
+        assert_eq!(answer.unwrap(), worker.instance_id());
+    }
+}

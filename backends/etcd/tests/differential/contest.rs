@@ -1,15 +1,12 @@
 //! A sequence of steps, done to two stores in turn, whose answers have to be the same.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 
 use slipring_core::{Entry, Key, LeaseId, Range, Revision, Snapshot, Start, Txn};
 
+use crate::agreement::{Counts, Divergence, differ};
 use crate::side::{Answer, Ask, Side, lease_id};
 use crate::step::{Condition, From, Step, Value, Which, Write};
-
-/// How often each kind of answer was given: what was not asked was not compared.
-pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
 /// The kinds of answers that even a fraction of all sequences has to have shown.
 pub(crate) const KINDS: [&str; 13] = [
@@ -27,20 +24,6 @@ pub(crate) const KINDS: [&str; 13] = [
     "watch from a snapshot",
     "watch resumed",
 ];
-
-/// Where two stores differ.
-#[derive(Debug)]
-pub(crate) struct Divergence {
-    ask: Ask,
-    answers: [Answer; 2],
-}
-
-impl fmt::Display for Divergence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [one, other] = &self.answers;
-        write!(f, "asked: {}\n  one:   {}\n  other: {}", shown(&self.ask), shown(one), shown(other))
-    }
-}
 
 /// Two stores, and what is needed to ask them something that makes sense.
 pub(crate) struct Contest {
@@ -208,9 +191,7 @@ impl Contest {
     async fn compare(&mut self, ask: Ask) -> Result<Answer, Divergence> {
         let [one, other] = &mut self.sides;
         let answers = [one.answer(&ask).await, other.answer(&ask).await];
-        if answers[0] != answers[1] {
-            return Err(Divergence { ask, answers });
-        }
+        differ(&ask, &answers[0], &answers[1])?;
         let [answer, _] = answers;
         *self.counts.entry(answer.kind()).or_default() += 1;
         Ok(answer)
@@ -221,15 +202,4 @@ fn wide(guarded: usize, written: usize) -> Txn {
     let key = |kind: &str, at: usize| Key::new(format!("{kind}/{at}")).unwrap();
     let txn = (0..guarded).fold(Txn::new(), |txn, at| txn.absent(key("guarded", at)));
     (0..written).fold(txn, |txn, at| txn.put(key("written", at), "", None))
-}
-
-/// Long values are cut.
-fn shown(value: &impl fmt::Debug) -> String {
-    const CHARS_MAX: usize = 1500;
-    let mut text = format!("{value:?}");
-    if let Some((end, _)) = text.char_indices().nth(CHARS_MAX) {
-        text.truncate(end);
-        text.push_str("...");
-    }
-    text
 }

@@ -3,6 +3,7 @@
 //! Which of two leases that are due together ends first is up to the store, and so are the revisions: what has
 //! to agree is what each end deletes, in which order, and what is left. How late they end is measured.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use futures_util::StreamExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use slipring_core::{Batch, Change, Discovery, DiscoveryExt, Entry, Key, LeaseId, Range, Start, Watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::memory::profile;
 
-/// What a busy machine may add to the delay of an event.
-const SLACK: Duration = Duration::from_secs(10);
+/// How long an end is waited for that has to come.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often the store is asked to do something, to see how busy the machine is.
+const PULSE: Duration = Duration::from_millis(50);
 
 /// One lease: how long it lives, how many keys it has, and what happens to it.
 #[derive(Debug, Clone)]
@@ -61,8 +64,15 @@ pub(crate) struct Outcome {
     left: Vec<Key>,
 }
 
-/// What was seen, and how late each lease ended.
-pub(crate) type Seen = (Outcome, Vec<Duration>);
+/// What was seen of one store.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub outcome: Outcome,
+    /// How late each lease ended.
+    pub delays: Vec<Duration>,
+    /// How much the machine may have added to each of them: for how long in all it kept the store from writing.
+    pub slack: Duration,
+}
 
 /// When a lease was granted or kept: at some moment between the call and its answer.
 struct Window {
@@ -98,11 +108,40 @@ pub(crate) async fn run(store: &dyn Discovery, plans: &[Plan]) -> Result<Option<
         due.extend(lease.and_then(|lease| windows.get(&lease)).map(|window| (family(key), window)));
     }
     let mut outcome = Outcome { deleted: BTreeMap::new(), left: Vec::new() };
-    let delays = watch_ends(&mut watch, due, now.revision.0, &mut outcome).await?;
+    // One look for ended leases removes a bounded number of them.
+    let looks = due.len().div_ceil(profile().expiries_per_scan);
+    let late_max = profile().expiry_granularity * u32::try_from(looks).expect("few looks");
+    let slack = Cell::new(Duration::ZERO);
+    let delays = tokio::select! {
+        biased;
+        delays = watch_ends(&mut watch, due, now.revision.0, late_max + WAIT_MAX, &mut outcome) => delays?,
+        error = measure(store, &slack) => return Err(error.to_string()),
+    };
+    let slack = slack.get();
+    if let Some(late) = delays.iter().find(|late| **late > late_max + slack) {
+        return Err(format!("a lease ended {late:?} late; {late_max:?} is allowed, and {slack:?} of slack"));
+    }
     let left = store.read(Range::All).await.map_err(|error| error.to_string())?;
-    outcome.left = left.entries.into_iter().map(|entry| entry.key).collect();
+    outcome.left = left.entries.into_iter().map(|entry| entry.key).filter(|key| *key != pulse()).collect();
     store.revoke(other).await.map_err(|error| error.to_string())?;
-    Ok(Some((outcome, delays)))
+    Ok(Some(Seen { outcome, delays, slack }))
+}
+
+/// Writes again and again, and adds up how long that takes, with the time by which it is begun too late.
+async fn measure(store: &dyn Discovery, slack: &Cell<Duration>) -> slipring_core::Error {
+    loop {
+        let due = Instant::now() + PULSE;
+        sleep_until(due).await;
+        if let Err(error) = store.put(pulse(), "".into(), None).await {
+            return error;
+        }
+        slack.set(slack.get() + due.elapsed());
+    }
+}
+
+/// What is written then.
+fn pulse() -> Key {
+    Key::new("pulse").unwrap()
 }
 
 async fn carry_out(
@@ -139,22 +178,21 @@ async fn carry_out(
     Ok((lease.id, window))
 }
 
-/// Reads until all that is due has ended, and all up to a revision was seen; how late each end was.
+/// Reads until all that is due has ended, and all up to a revision was seen; how late each end was. None may be
+/// later than `wait_max`.
 async fn watch_ends(
     watch: &mut Watch,
     mut due: BTreeMap<String, &Window>,
     revision: u64,
+    wait_max: Duration,
     outcome: &mut Outcome,
 ) -> Result<Vec<Duration>, String> {
     let Some(last) = due.values().map(|window| window.to + window.ttl).max() else { return Ok(Vec::new()) };
-    // One look for ended leases removes a bounded number of them.
-    let looks = due.len().div_ceil(profile().expiries_per_scan) + 1;
-    let late_max = profile().expiry_granularity * u32::try_from(looks).expect("few looks") + SLACK;
     let mut delays = Vec::new();
     while !due.is_empty() {
-        let item = timeout_at(last + late_max, watch.events.next()).await;
+        let item = timeout_at(last + wait_max, watch.events.next()).await;
         let Ok(Some(Ok(Batch { revision: at, changes }))) = item else {
-            return Err(format!("after {late_max:?} there are still {:?}: {item:?}", due.keys()));
+            return Err(format!("after {wait_max:?} there are still {:?}: {item:?}", due.keys()));
         };
         let now = Instant::now();
         let deleted: Vec<Key> = changes

@@ -15,6 +15,7 @@
     reason = "a test that fails panics, and one that measures says what it measured"
 )]
 
+mod agreement;
 mod contest;
 mod expiry;
 mod memory;
@@ -26,7 +27,6 @@ mod step;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Duration;
 
 use etcd_client::{Client, CompactionOptions, WatchOptions};
 use futures_util::future::join_all;
@@ -36,8 +36,9 @@ use slipring_memory::MemoryWorld;
 use slipring_servers::{Etcd, Version};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contest::{Contest, Counts, KINDS};
-use crate::expiry::{Fate, Plan, plans};
+use crate::agreement::{Counts, add, assert_compared};
+use crate::contest::{Contest, KINDS};
+use crate::expiry::{Fate, Plan, Seen, plans};
 use crate::plain::Plain;
 use crate::planted::{Flaw, Planted};
 use crate::search::{cases, search};
@@ -69,7 +70,7 @@ fn a_planted_difference_is_found_and_made_small() {
         });
         let found = found.expect_err("a flaw was not found");
         println!("{flaw:?}: {:?}\n{}", found.steps, found.reason);
-        assert!(found.reason.starts_with("asked: "), "another fault: {}", found.reason);
+        assert!(found.reason.starts_with("differ: "), "another fault: {}", found.reason);
         assert!(found.steps.len() <= steps_max, "{flaw:?}: {:?}", found.steps);
     }
 }
@@ -101,7 +102,7 @@ fn compare(version: Version, through: Through) {
         let real = Side::new(store, Arc::new(client.clone())).await;
         let run = Contest::new([simulated, real]).await.run(&steps).await;
         let counts = run.map_err(|divergence| divergence.to_string())?;
-        counts.into_iter().for_each(|(kind, count)| *all.borrow_mut().entry(kind).or_default() += count);
+        add(&mut all.borrow_mut(), counts);
         Ok(())
     });
     if let Err(found) = outcome {
@@ -109,8 +110,7 @@ fn compare(version: Version, through: Through) {
     }
     let all = all.into_inner();
     println!("{version:?}, {through:?}: {all:?}");
-    let missing: Vec<_> = KINDS.iter().filter(|kind| !all.contains_key(*kind)).collect();
-    assert!(missing.is_empty(), "nothing of this kind was compared: {missing:?}");
+    assert_compared(&all, &KINDS);
 }
 
 /// A twentieth of the sequences is about natural expiry; the others are shared among four tests.
@@ -150,17 +150,17 @@ fn the_simulator_is_like_the_adapter_on_etcd_3_5() {
 /// How often a sequence is begun again because the machine was too slow for its leases.
 const BEGUN_MAX: usize = 5;
 
-/// Carries out one sequence of plans on both, at the same time; how late the leases of etcd ended.
-async fn expire(etcd: &Etcd, sequence: u32, plans: &[Plan]) -> Result<Vec<Duration>, String> {
+/// Carries out one sequence of plans on both, at the same time; what was seen of etcd.
+async fn expire(etcd: &Etcd, sequence: u32, plans: &[Plan]) -> Result<Seen, String> {
     for begun in 0..BEGUN_MAX {
         let (real, world) = (adapter(etcd, &format!("expiry{sequence}.{begun}/")), memory::world());
         let simulated = world.discovery();
         let (real, simulated) = tokio::join!(expiry::run(&real, plans), expiry::run(&simulated, plans));
-        let (Some((real, delays)), Some((simulated, _))) = (real?, simulated?) else { continue };
-        if real != simulated {
-            return Err(format!("one:   {simulated:?}\n  other: {real:?}"));
+        let (Some(real), Some(simulated)) = (real?, simulated?) else { continue };
+        if real.outcome != simulated.outcome {
+            return Err(format!("one:   {:?}\n  other: {:?}", simulated.outcome, real.outcome));
         }
-        return Ok(delays);
+        return Ok(real);
     }
     Err(format!("begun {BEGUN_MAX} times, this machine is too slow for leases of seconds"))
 }
@@ -178,22 +178,26 @@ fn compare_expiry(version: Version) {
             sequences.set(sequences.get() + 1);
             expire(&etcd, sequences.get(), plans)
         });
-        for delays in join_all(runs).await {
-            all.borrow_mut().extend(delays?);
+        for seen in join_all(runs).await {
+            all.borrow_mut().push(seen?);
         }
         Ok(())
     });
     if let Err(found) = outcome {
         panic!("{version:?}: {:?}\n{}", found.steps, found.reason);
     }
-    report(version, sequences.get(), all.into_inner());
+    report(version, all.into_inner());
 }
 
-fn report(version: Version, sequences: u32, mut late: Vec<Duration>) {
+fn report(version: Version, seen: Vec<Seen>) {
+    let mut late: Vec<_> = seen.iter().flat_map(|seen| &seen.delays).collect();
     late.sort();
     let (min, median, max) = (late.first(), late.get(late.len() / 2), late.last());
+    let slack = seen.iter().map(|seen| seen.slack).max();
     println!(
-        "{version:?}: {sequences} sequences, {} leases ended late by min {min:?}, median {median:?}, max {max:?}",
+        "{version:?}: {} sequences, {} leases ended late by min {min:?}, median {median:?}, max {max:?}; \
+         the slack of the machine was up to {slack:?}",
+        seen.len(),
         late.len()
     );
 }
@@ -217,9 +221,9 @@ fn many_leases_end_at_once() {
     let runtime = runtime();
     let etcd = runtime.block_on(Etcd::start(Version::Newer));
     let plans = vec![Plan { seconds: 12, keys: 1, fate: Fate::Expires }; LEASES];
-    let late = runtime.block_on(expire(&etcd, 1, &plans)).unwrap();
-    assert_eq!(late.len(), LEASES);
-    report(Version::Newer, 1, late);
+    let seen = runtime.block_on(expire(&etcd, 1, &plans)).unwrap();
+    assert_eq!(seen.delays.len(), LEASES);
+    report(Version::Newer, vec![seen]);
 }
 
 /// The simulator declares what the adapter declares, but for how long a watch is silent, which is configured.

@@ -73,6 +73,9 @@ async fn permissions_are_kept() {
         let lease = store.grant(Duration::from_secs(60)).await.unwrap().id;
         let at = put(&store, "k/1", "v").await;
         assert_eq!(next(&mut watch).await.unwrap().revision, at);
+        // All that is ours is asked for, and not all that there is.
+        assert_eq!(store.read(Range::All).await.unwrap().entries.len(), 1);
+        store.watch(Range::All, Start::Snapshot).await.unwrap();
         store.keep_alive(lease).await.unwrap();
         store.revoke(lease).await.unwrap();
         // The same user without the prefix is out of bounds.
@@ -200,8 +203,8 @@ impl Drop for Certificates {
     }
 }
 
-/// TLS and mutual TLS carry calls, heartbeats and watches. A server of an authority that is not trusted, or a
-/// client without a certificate, is told apart from a server that is not there.
+/// TLS and mutual TLS carry calls, heartbeats and watches. A server of an authority that is not trusted or of
+/// another name, or a client without a certificate, is told apart from a server that is not there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_and_mutual_tls() {
     let (ours, others) = (Certificates::make("ours"), Certificates::make("others"));
@@ -219,6 +222,11 @@ async fn tls_and_mutual_tls() {
         let wrong = with(TlsConfig::new(others.file("ca.pem")));
         let error = EtcdDiscovery::new(wrong, system()).unwrap().read(Range::All).await.unwrap_err();
         assert!(error.to_string().contains("certificate"), "{error}");
+        // The same server under a name that its certificate does not bear.
+        let other = server.endpoint().replace("127.0.0.1", "localhost");
+        let other = Config::new([other]).with_tls(tls.clone());
+        let error = EtcdDiscovery::new(other, system()).unwrap().read(Range::All).await.unwrap_err();
+        assert!(error.to_string().contains("not valid for name"), "{error}");
         if mutual {
             let error = EtcdDiscovery::new(with(tls), system()).unwrap().read(Range::All).await.unwrap_err();
             println!("{version:?}: without a certificate: {error}");

@@ -9,15 +9,11 @@ use crate::fixture::EtcdFixture;
 const CONCURRENT_MAX: usize = 8;
 
 async fn passes_whole(version: Version) {
-    let whole = Suite::new().only(|case| case.needs.contains(&Need::Discovery));
-    // What must not move the store is looked for while nobody else moves it.
-    let alone = whole.clone().only(|case| case.group == "revisions");
-    let together = whole.only(|case| case.group != "revisions").with_concurrent_max(CONCURRENT_MAX);
-    for suite in [alone, together] {
-        let report = suite.run_each(async || EtcdFixture::start(version).await).await;
-        println!("{report}");
-        report.assert_passed(&[]);
-    }
+    let suite = Suite::new().only(|case| case.needs.contains(&Need::Discovery));
+    let suite = suite.with_concurrent_max(CONCURRENT_MAX);
+    let report = suite.run_each(async || EtcdFixture::start(version).await).await;
+    println!("{report}");
+    report.assert_passed(&[]);
 }
 
 /// etcd 3.4 passes whole; nothing is skipped.

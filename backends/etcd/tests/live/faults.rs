@@ -165,6 +165,21 @@ async fn f14_whatever_is_asked_of_a_hung_server_ends() {
     }
 }
 
+/// A call that may take long does not wait so long for a connection that is dead: pings are missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_patient_call_notices_a_silent_connection() {
+    let server = Etcd::start(Version::Debian).await;
+    let proxy = Proxy::start(server.endpoint()).await;
+    let config = Config::new([proxy.endpoint()]).with_call_timeout(Duration::from_secs(60));
+    let store = handle(config.with_keep_alive(Duration::from_secs(5), Duration::from_secs(1))).await;
+    proxy.silence();
+    let began = Instant::now();
+    let error = store.read(Range::All).await.unwrap_err();
+    println!("ended after {:?}: {error}", began.elapsed());
+    assert_eq!(error.code(), "unavailable");
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
 /// A handle that is not used finds out by itself that its server hangs: the first call after that goes to
 /// another and does not fail, nor does the first heartbeat.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -383,6 +398,28 @@ async fn a_watch_without_a_leader_ends() {
     assert_eq!(error.code(), "unavailable");
     let error = store.put(key("k/1"), "v".into(), None).await.unwrap_err();
     assert_eq!(error.code(), "unavailable");
+}
+
+/// A member without a leader is left for another server: the call that was refused fails, the next does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_without_a_leader_is_left() {
+    let mut cluster = EtcdCluster::start(Version::Newer, EtcdOptions::default()).await;
+    let other = Etcd::start(Version::Newer).await;
+    let leader = cluster.leader().await;
+    let survivor = (leader + 1) % 3;
+    let store = handle(Config::new([cluster.members[survivor].endpoint(), other.endpoint()])).await;
+    for member in (0..3).filter(|member| *member != survivor) {
+        cluster.members[member].kill();
+    }
+    // Until the member itself knows.
+    let alone = hasty(cluster.members[survivor].endpoint());
+    let alone = EtcdDiscovery::new(alone, system()).unwrap();
+    within("a refusal", async {
+        while !alone.read(Range::All).await.unwrap_err().to_string().contains("no leader") {}
+    })
+    .await;
+    assert_eq!(store.read(Range::All).await.unwrap_err().code(), "unavailable");
+    store.read(Range::All).await.unwrap();
 }
 
 /// U10798: a handle that is made before the server is up waits for it.

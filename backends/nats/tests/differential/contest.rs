@@ -1,15 +1,13 @@
 //! A sequence of steps, done to two buses in turn, whose answers and messages have to be the same.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::Debug;
 
 use slipring_core::{Headers, Message, Pattern, Subject};
 
+use crate::agreement::{Counts, Divergence, differ};
 use crate::side::{Answer, Item, Side};
 use crate::step::{Body, Step, Wanted, inbox};
-
-/// How often each kind of answer was given: what was not asked was not compared.
-pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
 /// The kinds of answers that all sequences together have to have shown.
 pub(crate) const KINDS: [&str; 10] = [
@@ -24,20 +22,6 @@ pub(crate) const KINDS: [&str; 10] = [
     "took",
     "unavailable",
 ];
-
-/// Where two buses differ.
-#[derive(Debug)]
-pub(crate) struct Divergence {
-    what: String,
-    said: [String; 2],
-}
-
-impl fmt::Display for Divergence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [one, other] = &self.said;
-        write!(f, "differ: {}\n  one:   {one}\n  other: {other}", self.what)
-    }
-}
 
 /// Two buses, the first of them the model.
 pub(crate) struct Contest {
@@ -111,8 +95,7 @@ impl Contest {
             Step::Stop(subscription) => {
                 if *subscription < self.subscribed.len() {
                     for side in &mut self.sides {
-                        side.stop(*subscription);
-                        side.settle().await;
+                        side.stop(*subscription).await;
                     }
                 }
             }
@@ -174,21 +157,21 @@ impl Contest {
                 (Some(queue), _) => {
                     let [all_one, all_other] = groups.entry(queue).or_default();
                     // Each member has its share in order.
-                    differ(wanted, is_in_order(&one), is_in_order(&other))?;
+                    differ(wanted, &is_in_order(&one), &is_in_order(&other))?;
                     all_one.extend(one);
                     all_other.extend(other);
                 }
                 (None, Some(messages_max)) => {
-                    differ(wanted, kept(&one, messages_max), kept(&other, messages_max))?;
+                    differ(wanted, &kept(&one, messages_max), &kept(&other, messages_max))?;
                 }
-                (None, None) => differ(wanted, one, other)?,
+                (None, None) => differ(wanted, &one, &other)?,
             }
         }
         for (queue, [mut one, mut other]) in groups {
             *self.counts.entry("members").or_default() += 1;
             one.sort();
             other.sort();
-            differ(&format!("what the members of {queue} got together"), one, other)?;
+            differ(&format!("what the members of {queue} got together"), &one, &other)?;
         }
         Ok(())
     }
@@ -210,9 +193,9 @@ impl Contest {
         message
     }
 
-    fn compare(&mut self, what: &impl fmt::Debug, answers: [Answer; 2]) -> Result<Answer, Divergence> {
+    fn compare(&mut self, what: &impl Debug, answers: [Answer; 2]) -> Result<Answer, Divergence> {
         let [one, other] = answers;
-        differ(what, one.clone(), other)?;
+        differ(what, &one, &other)?;
         *self.counts.entry(one.kind()).or_default() += 1;
         Ok(one)
     }
@@ -222,13 +205,6 @@ fn asked() -> Headers {
     let mut headers = Headers::new();
     headers.append("asked", "yes").unwrap();
     headers
-}
-
-fn differ<T: PartialEq + fmt::Debug>(what: &impl fmt::Debug, one: T, other: T) -> Result<(), Divergence> {
-    if one == other {
-        return Ok(());
-    }
-    Err(Divergence { what: format!("{what:?}"), said: [one, other].map(|said| shown(&said)) })
 }
 
 fn kind(item: &Item) -> &'static str {
@@ -256,15 +232,4 @@ fn kept(items: &[Item], messages_max: usize) -> (Vec<Item>, u64) {
         Item::Message { .. } | Item::Failed(_) => 1,
     });
     (items.iter().take(messages_max).cloned().collect(), all.sum())
-}
-
-/// Long values are cut.
-fn shown(value: &impl fmt::Debug) -> String {
-    const CHARS_MAX: usize = 1500;
-    let mut text = format!("{value:?}");
-    if let Some((end, _)) = text.char_indices().nth(CHARS_MAX) {
-        text.truncate(end);
-        text.push_str("...");
-    }
-    text
 }

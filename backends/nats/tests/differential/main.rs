@@ -16,6 +16,8 @@
     reason = "a test that fails panics, and one that measures says what it measured"
 )]
 
+#[path = "../../../etcd/tests/differential/agreement.rs"]
+mod agreement;
 mod contest;
 mod planted;
 #[path = "../../../etcd/tests/differential/search.rs"]
@@ -32,7 +34,8 @@ use slipring_nats::{Config, NatsMessaging};
 use slipring_servers::{Nats, Version};
 use tokio::runtime::Builder;
 
-use crate::contest::{Contest, Counts, KINDS};
+use crate::agreement::{Counts, add, assert_compared};
+use crate::contest::{Contest, KINDS};
 use crate::planted::{Flaw, Planted};
 use crate::search::{cases, search};
 use crate::side::Side;
@@ -92,7 +95,7 @@ fn compare(version: Version) {
         let real = Side::new((0..HANDLES).map(handle).collect(), below.clone());
         let run = Contest::new([simulated(&below), real], declared.payload_bytes_max).run(&steps).await;
         let counts = run.map_err(|divergence| divergence.to_string())?;
-        counts.into_iter().for_each(|(kind, count)| *all.borrow_mut().entry(kind).or_default() += count);
+        add(&mut all.borrow_mut(), counts);
         Ok(())
     });
     if let Err(found) = outcome {
@@ -100,8 +103,7 @@ fn compare(version: Version) {
     }
     let all = all.into_inner();
     println!("{version:?}: {all:?}");
-    let missing: Vec<_> = KINDS.iter().filter(|kind| !all.contains_key(*kind)).collect();
-    assert!(missing.is_empty(), "nothing of this kind was compared: {missing:?}");
+    assert_compared(&all, &KINDS);
 }
 
 /// The simulator does what nats-server 2.9 does.

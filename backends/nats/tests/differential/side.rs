@@ -1,6 +1,6 @@
 //! One of two buses that are compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,19 +55,26 @@ pub(crate) enum Item {
     Failed(Failure),
 }
 
+/// The reading end of a subscription.
+enum Reader {
+    Open(Subscriber),
+    /// It was stopped; what it had not been asked for yet.
+    Ended(VecDeque<Item>),
+}
+
 /// A bus under comparison, by several handles.
 pub(crate) struct Side {
     handles: Vec<Arc<dyn Messaging>>,
     /// The first token of all subjects, with its dot.
     below: String,
     /// Those that were opened; `None` when dropped.
-    subscribers: Vec<Option<Subscriber>>,
+    readers: Vec<Option<Reader>>,
     servers: Vec<Task>,
 }
 
 impl Side {
     pub(crate) fn new(handles: Vec<Arc<dyn Messaging>>, below: String) -> Self {
-        Self { handles, below, subscribers: Vec::new(), servers: Vec::new() }
+        Self { handles, below, readers: Vec::new(), servers: Vec::new() }
     }
 
     pub(crate) async fn subscribe(&mut self, wanted: &Wanted) -> Answer {
@@ -80,7 +87,7 @@ impl Side {
         }
         match self.handles[wanted.handle].subscribe(subscription).await {
             Ok(subscriber) => {
-                self.subscribers.push(Some(subscriber));
+                self.readers.push(Some(Reader::Open(subscriber)));
                 Answer::Done
             }
             Err(error) => Answer::Failed(failure(&error)),
@@ -135,24 +142,38 @@ impl Side {
 
     /// The next item that is there by now, or, if there has to be one, when it comes.
     pub(crate) async fn take(&mut self, subscription: usize, has_one: bool) -> Answer {
-        let Some(subscriber) = &mut self.subscribers[subscription] else { return Answer::Took(None) };
-        let item = match subscriber.next().now_or_never() {
-            Some(item) => item,
-            None if has_one => next(subscriber, Instant::now() + SILENCE_MAX).await,
-            None => None,
+        let item = match &mut self.readers[subscription] {
+            None => return Answer::Took(None),
+            Some(Reader::Ended(items)) => return Answer::Took(items.pop_front()),
+            Some(Reader::Open(subscriber)) => match subscriber.next().now_or_never() {
+                Some(item) => item,
+                None if has_one => next(subscriber, Instant::now() + SILENCE_MAX).await,
+                None => None,
+            },
         };
         Answer::Took(item.map(|item| self.item(item)))
     }
 
-    pub(crate) fn stop(&mut self, subscription: usize) {
-        if let Some(subscriber) = &mut self.subscribers[subscription] {
-            subscriber.stop();
+    /// Stops a subscription, and waits until the bus knows: that is told by its end alone.
+    pub(crate) async fn stop(&mut self, subscription: usize) {
+        let Some(Reader::Open(subscriber)) = &mut self.readers[subscription] else { return };
+        subscriber.stop();
+        let deadline = Instant::now() + SILENCE_MAX;
+        let mut items = Vec::new();
+        while let Some(item) = next(subscriber, deadline).await {
+            let late = matches!(&item, Err(error) if !matches!(error, Error::Lagged { .. }));
+            items.push(item);
+            if late {
+                break;
+            }
         }
+        let items = items.into_iter().map(|item| self.item(item)).collect();
+        self.readers[subscription] = Some(Reader::Ended(items));
     }
 
     /// Unsubscribes, and waits until the bus knows.
     pub(crate) async fn discard(&mut self, subscription: usize) {
-        self.subscribers[subscription] = None;
+        self.readers[subscription] = None;
         self.settle().await;
     }
 
@@ -163,25 +184,14 @@ impl Side {
     /// Stops all subscriptions and reads each to its end.
     pub(crate) async fn finish(&mut self) -> Vec<Option<Vec<Item>>> {
         self.settle().await;
-        let mut all = Vec::new();
-        for mut subscriber in std::mem::take(&mut self.subscribers) {
-            let Some(subscriber) = &mut subscriber else {
-                all.push(None);
-                continue;
-            };
-            subscriber.stop();
-            let deadline = Instant::now() + SILENCE_MAX;
-            let mut items = Vec::new();
-            while let Some(item) = next(subscriber, deadline).await {
-                let late = matches!(&item, Err(error) if !matches!(error, Error::Lagged { .. }));
-                items.push(self.item(item));
-                if late {
-                    break;
-                }
-            }
-            all.push(Some(items));
+        for subscription in 0..self.readers.len() {
+            self.stop(subscription).await;
         }
-        all
+        let items = |reader| match reader {
+            Reader::Ended(items) => items.into(),
+            Reader::Open(_) => unreachable!("all are stopped"),
+        };
+        std::mem::take(&mut self.readers).into_iter().map(|reader| reader.map(items)).collect()
     }
 
     fn pattern(&self, pattern: &str) -> Pattern {

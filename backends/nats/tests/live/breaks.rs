@@ -68,13 +68,39 @@ async fn a_killed_server_is_found_again() {
     }
 }
 
+/// Connected again means subscribed again: the server has taken every subscription by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m3_a_restored_subscription_is_proved() {
+    let server = Nats::start(Version::Newer).await;
+    let proxy = Proxy::start(server.endpoint()).await;
+    let (publisher, broker) = (connect(&server), with(Config::new([proxy.endpoint()])));
+    publisher.flush().await.unwrap();
+    let mut all = Vec::new();
+    for number in 0..1000 {
+        all.push(subscribe(&broker, &format!("s.{number}")).await);
+    }
+    proxy.reset().await;
+    disconnected(&broker).await;
+    connected(&broker).await;
+    for number in (0..1000).rev() {
+        publish(&publisher, &format!("s.{number}"), number).await.unwrap();
+    }
+    for (number, messages) in all.iter_mut().enumerate() {
+        assert_eq!(within("the gap", messages.next()).await, Some(Err(Error::lagged(0))));
+        assert_eq!(next(messages).await, number.to_string());
+    }
+}
+
 /// What was accepted and still stood in a queue when the connection broke is not sent over the next one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queued_publishes_die_with_their_connection() {
     for version in Version::ALL {
         let server = Nats::start(version).await;
         let proxy = Proxy::start(server.endpoint()).await;
-        let config = Config::new([proxy.endpoint()]).with_queue_timeout(Duration::from_millis(200));
+        // Nothing but the full queue is to be noticed.
+        let config = Config::new([proxy.endpoint()])
+            .with_queue_timeout(Duration::from_millis(200))
+            .with_ping_interval(Duration::from_secs(60));
         let (watcher, broker) = (connect(&server), with(config));
         let seen = subscribe(&watcher, "s").await;
         broker.flush().await.unwrap();
@@ -188,6 +214,22 @@ async fn the_backoff_is_bounded_and_seen() {
     let took = connected(&broker).await;
     eprintln!("connected {took:?} after the server was back");
     publish(&broker, "s", "x").await.unwrap();
+}
+
+/// A server that takes us and drops us at once is dialled with growing pauses too.
+#[tokio::test]
+async fn a_server_that_drops_us_is_not_dialled_in_a_loop() {
+    let server = Nats::start(Version::Newer).await;
+    let proxy = Proxy::start(server.endpoint()).await;
+    let broker = with(Config::new([proxy.endpoint()]));
+    broker.flush().await.unwrap();
+    for millis in [25, 50, 100, 200, 400] {
+        let dropped = Instant::now();
+        proxy.reset().await;
+        disconnected(&broker).await;
+        connected(&broker).await;
+        assert!(dropped.elapsed() >= Duration::from_millis(millis - 5), "{:?}", dropped.elapsed());
+    }
 }
 
 /// A server that stands still is noticed after three intervals of pings; then nothing blocks, and when it goes on

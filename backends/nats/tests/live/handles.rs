@@ -77,6 +77,7 @@ async fn the_last_handle_closes_the_connection() {
     publish(&other, "s", "goes on").await.unwrap();
     assert_eq!(next(&mut theirs).await, "goes on");
     assert!(matches!(other.state(), ConnectionState::Connected { .. }));
+    assert_eq!(publish(&one, "s", "closed").await.unwrap_err().code(), "unavailable");
     drop(silent);
     other.close(GRACE).await.unwrap();
     assert_eq!(other.state(), ConnectionState::Closed);

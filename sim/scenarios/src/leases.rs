@@ -1,0 +1,54 @@
+//! Leases, and what becomes of those who hold them.
+
+use std::time::Duration;
+
+use slipring_sim::{Engine, Fault, Scenario, Shape, World};
+
+use crate::fleet::{Fleet, TTL, setup, terms};
+
+/// How long faults strike.
+const LENGTH: Duration = Duration::from_secs(30);
+
+pub(crate) const NODES: [&str; 5] = ["one", "two", "three", "four", "caller"];
+
+pub(crate) fn all() -> Vec<Scenario> {
+    let shape = || Shape::new(NODES, TTL, LENGTH);
+    let scenario =
+        |name, shows, shape| Scenario::new(name, shows, shape, fleet).with_setup(setup()).with_terms(terms());
+    vec![
+        scenario(
+            "lease_expiry",
+            "Whatever happens to workers and broker, leases end on time, and who lives is registered again",
+            shape(),
+        )
+        .with_engine(Engine::Turmoil),
+        scenario(
+            "failover_storm",
+            "Elections, restarts and pauses of the store, one after the other, cost nobody more than a while",
+            shape().with_faults(|fault| {
+                use Fault::{LeaderChange, PauseStore, RestartStore};
+                matches!(fault, LeaderChange { .. } | RestartStore { .. } | PauseStore { .. })
+            }),
+        ),
+        scenario(
+            "suspended_machine",
+            "A machine that was asleep beats before it believes in its lease, and is back soon",
+            shape()
+                .with_faults_max(4)
+                .with_sure(|fault| matches!(fault, Fault::Pause { suspended: true, .. })),
+        ),
+    ]
+}
+
+/// Four workers and a caller.
+pub(crate) async fn fleet(world: World) {
+    let fleet = Fleet::new(&world);
+    start(&fleet, &world);
+    fleet.agrees(&world).await;
+}
+
+pub(crate) fn start(fleet: &Fleet, world: &World) {
+    let [workers @ .., caller] = NODES;
+    workers.iter().for_each(|name| fleet.worker(world, name));
+    fleet.caller(world, caller);
+}

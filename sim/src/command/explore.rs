@@ -1,0 +1,181 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::arguments::{Explore, Run};
+use super::{Done, Verdict, account, quietly};
+use crate::Scenario;
+
+/// Runs seeds on several threads. How it goes is told on stderr; what was found, on `out`.
+pub(super) fn explore(order: &Explore<'_>, out: &mut impl Write) -> Done {
+    let mut broken = false;
+    for scenario in &order.scenarios {
+        let found = quietly(|| run_seeds(scenario, order))?;
+        broken |= found.failed > 0;
+        writeln!(out, "{}: {found}", scenario.name())?;
+        // The first one last, and at length: what is to be pasted is the last line.
+        for seed in found.failures.iter().rev() {
+            let run = Run { scenario, seed: *seed, engine: order.engine, schedule: None };
+            let outcome = quietly(|| run.outcome());
+            writeln!(out)?;
+            if found.failures.first() == Some(seed) {
+                account::tell(&run, &outcome, out)?;
+            } else {
+                account::tell_briefly(&run, &outcome, out)?;
+            }
+        }
+    }
+    Ok(Verdict::of(broken))
+}
+
+/// How many failing seeds are told: those with the lowest numbers.
+const FAILURES_MAX: usize = 3;
+
+/// What came of one seed.
+struct Ran {
+    seed: u64,
+    failed: bool,
+    simulated: Duration,
+    events: usize,
+}
+
+fn run_seeds(scenario: &Scenario, order: &Explore<'_>) -> io::Result<Found> {
+    let next = AtomicU64::new(order.seeds.start);
+    let (sender, ran) = sync_channel(RESULTS_MAX);
+    std::thread::scope(|scope| {
+        for _ in 0..order.jobs {
+            let (next, sender) = (&next, sender.clone());
+            scope.spawn(move || work(scenario, order, next, &sender));
+        }
+        drop(sender);
+        gather(scenario, order, &ran)
+    })
+}
+
+/// How many results may wait to be counted.
+const RESULTS_MAX: usize = 1_024;
+
+/// Runs one seed after the other until there is none left, or nobody listens.
+fn work(scenario: &Scenario, order: &Explore<'_>, next: &AtomicU64, sender: &SyncSender<Ran>) {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if !order.seeds.contains(&seed) {
+            return;
+        }
+        let outcome = scenario.replay_on(order.engine, seed, scenario.schedule(seed));
+        let moments = outcome.report.history.moments();
+        let ran = Ran {
+            seed,
+            failed: !outcome.violations.is_empty(),
+            simulated: moments.last().map(|moment| moment.at).unwrap_or_default(),
+            events: moments.len(),
+        };
+        if sender.send(ran).is_err() {
+            return;
+        }
+    }
+}
+
+/// Counts until all are done.
+fn gather(scenario: &Scenario, order: &Explore<'_>, ran: &Receiver<Ran>) -> io::Result<Found> {
+    let (mut progress, mut found) = (Progress::new(scenario, order), Found::new());
+    loop {
+        match ran.recv_timeout(PROGRESS_EVERY) {
+            Ok(ran) => found.add(&ran),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        progress.tell(&found)?;
+    }
+    progress.end()?;
+    Ok(found)
+}
+
+/// How often the progress is told on a terminal, and how often elsewhere.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+const PROGRESS_IN_A_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What came of all seeds so far.
+struct Found {
+    began: Instant,
+    seeds: u64,
+    failed: u64,
+    /// The failing seeds with the lowest numbers.
+    failures: BTreeSet<u64>,
+    simulated: Duration,
+    events: usize,
+}
+
+impl Found {
+    fn new() -> Self {
+        let (failures, simulated) = (BTreeSet::new(), Duration::ZERO);
+        Self { began: now(), seeds: 0, failed: 0, failures, simulated, events: 0 }
+    }
+
+    fn add(&mut self, ran: &Ran) {
+        self.seeds += 1;
+        self.simulated += ran.simulated;
+        self.events += ran.events;
+        if ran.failed {
+            self.failed += 1;
+            self.failures.insert(ran.seed);
+            if self.failures.len() > FAILURES_MAX {
+                self.failures.pop_last();
+            }
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let took = now().duration_since(self.began).as_secs_f64();
+        let (seeds, failed) = (self.seeds, self.failed);
+        let speed = seeds as f64 / took.max(f64::MIN_POSITIVE);
+        let hours = self.simulated.as_secs_f64() / 3_600.0;
+        let events = self.events as u64 / seeds.max(1);
+        write!(
+            f,
+            "{seeds} seeds, {failed} of them break a promise; {took:.1} s, {speed:.0} seeds/s, \
+             {hours:.1} h simulated, {events} events a seed"
+        )
+    }
+}
+
+/// How far it is, on stderr: on a terminal one line that changes, elsewhere a line now and then.
+struct Progress<'a> {
+    scenario: &'a Scenario,
+    seeds: u64,
+    terminal: bool,
+    told: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(scenario: &'a Scenario, order: &Explore<'_>) -> Self {
+        let seeds = order.seeds.end - order.seeds.start;
+        Self { scenario, seeds, terminal: io::stderr().is_terminal(), told: now() }
+    }
+
+    fn tell(&mut self, found: &Found) -> io::Result<()> {
+        let every = if self.terminal { PROGRESS_EVERY } else { PROGRESS_IN_A_LOG_EVERY };
+        if now().duration_since(self.told) < every {
+            return Ok(());
+        }
+        self.told = now();
+        let percent = found.seeds * 100 / self.seeds;
+        let (begin, end) = if self.terminal { ("\r", "\x1b[K") } else { ("", "\n") };
+        write!(io::stderr(), "{begin}{percent:>3} % {}: {found}{end}", self.scenario.name())
+    }
+
+    /// Leaves no line that changes behind.
+    fn end(&self) -> io::Result<()> {
+        if self.terminal { write!(io::stderr(), "\r\x1b[K") } else { Ok(()) }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures the machine, not a simulation")]
+fn now() -> Instant {
+    Instant::now()
+}
