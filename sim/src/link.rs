@@ -120,7 +120,7 @@ impl Link {
 
     /// What was last ordered with [`open`](Self::open), [`cut`](Self::cut) or [`silence`](Self::silence).
     pub fn mode(&self) -> LinkMode {
-        self.state().ordered
+        self.state().mode
     }
 
     /// How long messages take from now on, in each direction. What is under way is not concerned.
@@ -290,7 +290,7 @@ impl Link {
     }
 
     fn set(&self, mode: LinkMode, what: &'static str) {
-        let before = std::mem::replace(&mut self.state().ordered, mode);
+        let before = std::mem::replace(&mut self.state().mode, mode);
         if before == mode {
             return;
         }
@@ -299,7 +299,7 @@ impl Link {
             return cable::switch(&**cable, before, mode);
         }
         self.change(|state| {
-            state.actual = mode;
+            state.kept = mode;
             state.cuts += u64::from(mode == LinkMode::Cut);
         });
     }

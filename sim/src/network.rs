@@ -34,8 +34,8 @@ impl From<Network> for Net {
 }
 
 impl Net {
-    /// The network between nodes, where it is one of memory.
-    pub(crate) fn in_memory(&self) -> Option<&Network> {
+    /// The network between the nodes that faults can strike, if there is one.
+    pub(crate) fn between_nodes(&self) -> Option<&Network> {
         match self {
             Self::Memory(network) => Some(network),
             #[cfg(feature = "turmoil")]

@@ -137,7 +137,7 @@ const OF_NODES: [Kind; 18] = [
     |dice| dice.between_nodes(),
     |dice| Fault::LoseHeartbeats {
         node: dice.node(),
-        beats: 1 + u32::try_from(dice.below("beats", 4)).expect("it is below 4"),
+        beats: 1 + u32::try_from(dice.below("beats", 3)).expect("it is below 3"),
         executed: dice.one_in("executed", 2),
     },
     |dice| Fault::LosePublish { node: dice.node() },

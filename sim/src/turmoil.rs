@@ -12,6 +12,8 @@
 //!   confirm here.
 //! - The story is told on the broker's host. It may use the handles of the nodes; connections and streams of bytes
 //!   belong to the tasks of their nodes.
+//! - What becomes of a transaction at the store is told in the name of `broker`. A message counts as published once
+//!   it is handed to the node's connection.
 //! - A link that is switched by hand is switched in the network, as by a fault.
 
 mod hosts;

@@ -212,6 +212,7 @@ impl World {
             node.link().bury();
         }
         std::mem::take(&mut *lock(&self.shared.graves)).iter().for_each(Link::bury);
+        self.shared.ground.end();
         let rest = self.rest().await;
         let (at, node) = (self.shared.log.elapsed(), BROKER.into());
         history.push(Moment { at, node, event: Event::Counted(rest) });
@@ -251,6 +252,7 @@ impl World {
     fn make_node(&self, name: &str, before: Option<&Link>) -> Node {
         let Shared { seed, setup, log, network, ground, memory, broker, .. } = &*self.shared;
         let environment = SimEnvironment::in_world(name, *seed, setup.shuffled, log.clone(), network.clone());
+        environment.offset_wall_time(setup.wall_offset_max);
         let (environment, way) = ground.settle(name, environment, memory);
         let link = Link::wired(Wiring {
             seed: *seed,
@@ -268,7 +270,6 @@ impl World {
         for side in [Side::Store, Side::Bus] {
             link.set_server(side, lock(&self.shared.servers).state(side));
         }
-        environment.offset_wall_time(setup.wall_offset_max);
         let (discovery, messaging) = (link.discovery(way.discovery), link.messaging(way.messaging));
         Node::new(name.into(), log.clone(), environment, link, discovery, messaging)
     }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 pub(crate) struct Clock {
     /// How fast it runs, in millionths.
     rate_ppm: u128,
-    /// When it was first looked at.
-    origin: Option<Instant>,
+    /// When it was first looked at, or started anew, and what it showed.
+    origin: Option<(Instant, Duration)>,
     stopped: Option<Duration>,
 }
 
@@ -25,27 +25,35 @@ impl Clock {
         if let Some(stopped) = self.stopped {
             return stopped;
         }
-        let now = Instant::now();
-        let elapsed = now.saturating_duration_since(*self.origin.get_or_insert(now));
-        nanos(elapsed.as_nanos() * self.rate_ppm / Self::MILLION)
+        let (origin, shown) = self.origin();
+        let elapsed = Instant::now().saturating_duration_since(origin);
+        shown + nanos(elapsed.as_nanos() * self.rate_ppm / Self::MILLION)
     }
 
     pub(crate) fn stop(&mut self) {
         self.stopped = Some(self.now());
     }
 
-    /// Goes on, with the present time. False if it was not stopped.
+    /// Goes on from where it stopped, perhaps on another runtime. False if it was not stopped.
     pub(crate) fn start(&mut self) -> bool {
-        self.stopped.take().is_some()
+        let stopped = self.stopped.take();
+        if let Some(shown) = stopped {
+            self.origin = Some((Instant::now(), shown));
+        }
+        stopped.is_some()
     }
 
     /// The first moment at which it shows `at`; far away if it is stopped, or beyond what timers can wait for.
     pub(crate) fn instant(&mut self, at: Duration) -> Instant {
-        let now = Instant::now();
-        let origin = *self.origin.get_or_insert(now);
-        let elapsed = nanos((at.as_nanos() * Self::MILLION).div_ceil(self.rate_ppm));
-        let instant = origin.checked_add(elapsed).filter(|_| self.stopped.is_none());
-        instant.unwrap_or(now + Self::FAR_AWAY)
+        let (origin, shown) = self.origin();
+        let left = at.saturating_sub(shown).as_nanos() * Self::MILLION;
+        let instant = origin.checked_add(nanos(left.div_ceil(self.rate_ppm)));
+        let instant = instant.filter(|_| self.stopped.is_none());
+        instant.unwrap_or_else(|| Instant::now() + Self::FAR_AWAY)
+    }
+
+    fn origin(&mut self) -> (Instant, Duration) {
+        *self.origin.get_or_insert_with(|| (Instant::now(), Duration::ZERO))
     }
 }
 
@@ -71,6 +79,8 @@ mod tests {
         tokio::time::advance(4 * second).await;
         assert_eq!(clock.now(), 2 * second);
         assert!(clock.start() && !clock.start());
-        assert_eq!(clock.now(), 4 * second);
+        assert_eq!((clock.now(), clock.instant(3 * second)), (2 * second, Instant::now() + 2 * second));
+        tokio::time::advance(2 * second).await;
+        assert_eq!(clock.now(), 3 * second);
     }
 }

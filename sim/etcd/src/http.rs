@@ -33,7 +33,7 @@ impl Etcd {
     }
 
     /// A server: answers whoever connects, until it is dropped; then its connections are closed. Several may
-    /// serve one etcd, as the members of a cluster do.
+    /// serve one etcd, as the members of a cluster do; all on one runtime, because the clocks of two differ.
     ///
     /// While no server runs, time stands still for the store. The first one after that finds a store that was
     /// restarted: for as long as `ready` calls wait, and all leases have their whole time and

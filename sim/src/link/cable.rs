@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use slipring_core::{BoxFuture, Commit, Result, Txn};
+
 use super::{LinkMode, Server, Side};
 use crate::history::Death;
 use crate::latency::Latency;
@@ -21,6 +23,9 @@ pub(crate) trait Cable: Send + Sync {
 
     /// The server at the far end does this from now on. What is left of it for the link to do.
     fn set_server(&self, side: Side, server: Server) -> Server;
+
+    /// A transaction of the present life, which bears this number in the history. Where it is executed, that is told.
+    fn commit(&self, request: u64, txn: Txn) -> BoxFuture<'static, Result<Commit>>;
 
     /// The present life of the node ends.
     fn die(&self, death: Death);

@@ -67,6 +67,9 @@ impl Discovery for LinkedDiscovery {
         let (inner, link) = (self.inner.clone(), self.link.clone());
         link.tell(|| Event::Txn { request, step: TxnStep::Sent(txn.clone()) });
         let work = async move {
+            if let Some(cable) = &link.0.wiring.cable {
+                return cable.commit(request, txn).await;
+            }
             // Nobody comes between the arrival and the end, so that it is plain whose commit is whose.
             consume_budget().await;
             link.tell(|| Event::Txn { request, step: TxnStep::Arrived });

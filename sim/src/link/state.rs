@@ -48,9 +48,10 @@ pub(super) enum Flow {
 /// All that a link knows. Counters are windows of faults, which may overlap.
 #[derive(Default)]
 pub(super) struct State {
-    /// What was ordered by hand; and whether it is up to the link to keep to it.
-    pub(super) ordered: LinkMode,
-    pub(super) actual: LinkMode,
+    /// What was ordered by hand.
+    pub(super) mode: LinkMode,
+    /// What of that the link does itself.
+    pub(super) kept: LinkMode,
     pub(super) death: Option<Death>,
     pub(super) refused: u32,
     pub(super) held: [u32; 2],
@@ -83,8 +84,8 @@ impl State {
         match self.death {
             Some(Death::Crash) => Flow::Cut,
             Some(Death::PowerLoss) => Flow::Held,
-            None if self.actual == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
-            None if self.actual == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
+            None if self.kept == LinkMode::Cut || self.refused > 0 || server == Server::Down => Flow::Cut,
+            None if self.kept == LinkMode::Silent || self.held[way as usize] > 0 => Flow::Held,
             None if server != Server::Running => Flow::Held,
             None => Flow::Open,
         }

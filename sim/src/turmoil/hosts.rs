@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use slipring_core::{Discovery, Environment, Messaging};
+use slipring_core::{BoxFuture, Commit, Discovery, Environment, Messaging, Result, Txn};
 use slipring_memory::{MemoryWorld, Profile};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -17,7 +17,7 @@ use super::orders::{Order, Orders, STEPS_TO_DIE, TICK};
 use super::server::Server;
 use super::wire::{Broker, Client, WireDiscovery, WireMessaging};
 use crate::environment::SimEnvironment;
-use crate::history::Death;
+use crate::history::{Death, Event};
 use crate::latency::Latency;
 use crate::link::{self, Cable, Side};
 use crate::network::Net;
@@ -62,9 +62,11 @@ impl Hosts {
         setup: &Setup,
     ) {
         let bus = memory.clone();
+        let (store, teller) = (BROKER.into(), log.clone());
         let broker = Broker {
             discovery: Arc::new(memory.discovery()),
             messaging: Arc::new(move || Arc::new(bus.messaging())),
+            told: Arc::new(move |request, step| teller.add(&store, Event::Txn { request, step })),
         };
         let shuffled = setup.shuffled;
         let start = |name, port| {
@@ -103,12 +105,14 @@ impl Hosts {
             environment.arrive();
         };
         self.orders.give(Order::Begin { host: host.to_owned(), landing: Box::new(landing) });
-        let cable = HostCable { hosts: Arc::downgrade(self), host: host.to_owned() };
-        (
-            Arc::new(WireDiscovery::new(store, profile.discovery)),
-            Arc::new(WireMessaging::new(bus, profile.messaging)),
-            Arc::new(cable),
-        )
+        let store = Arc::new(WireDiscovery::new(store, profile.discovery));
+        let cable = HostCable { hosts: Arc::downgrade(self), host: host.to_owned(), store: store.clone() };
+        (store, Arc::new(WireMessaging::new(bus, profile.messaging)), Arc::new(cable))
+    }
+
+    /// Ends the servers, and with them what they keep for nodes of whose end they were not told.
+    pub(crate) fn end(&self) {
+        self.state().servers.iter().for_each(|server| server.set(link::Server::Down));
     }
 
     /// Waits until what was ended is gone, and counts the tasks that nobody owns.
@@ -124,10 +128,7 @@ impl Hosts {
     /// The machine is up: on it, and before anything else runs there.
     fn land(&self, host: &str) {
         let mut state = self.state();
-        let dark: Vec<String> =
-            state.others(host).filter(|(_, other)| other.is_dark()).map(|(name, _)| name.clone()).collect();
-        let lit: Vec<String> =
-            state.others(host).filter(|(_, other)| other.is_up()).map(|(name, _)| name.clone()).collect();
+        let (dark, lit) = (state.others(host, Machine::is_dark), state.others(host, Machine::is_up));
         let Some(machine) = state.machines.get_mut(host) else { return };
         let was_dark = machine.land(Handle::current());
         dark.iter().for_each(|other| turmoil::partition(host, other.as_str()));
@@ -141,8 +142,7 @@ impl Hosts {
     /// A life is over; its host is told by and by, when its tasks are gone.
     fn die(&self, host: &str, death: Death) {
         let mut state = self.state();
-        let others: Vec<String> =
-            state.others(host).filter(|(_, other)| other.is_known()).map(|(name, _)| name.clone()).collect();
+        let others = state.others(host, Machine::is_known);
         let Some(machine) = state.machines.get_mut(host) else { return };
         let known = machine.is_known();
         let clients = machine.die(death);
@@ -178,8 +178,10 @@ impl fmt::Debug for Hosts {
 }
 
 impl State {
-    fn others<'a>(&'a self, host: &'a str) -> impl Iterator<Item = (&'a String, &'a Machine)> {
-        self.machines.iter().filter(move |(name, _)| *name != host)
+    /// The other hosts that are such.
+    fn others(&self, host: &str, are: impl Fn(&Machine) -> bool) -> Vec<String> {
+        let others = self.machines.iter().filter(|(name, machine)| *name != host && are(machine));
+        others.map(|(name, _)| name.clone()).collect()
     }
 
     /// Has the network do what the windows of a machine say. Where nothing passes either way, the seed decides
@@ -208,6 +210,8 @@ impl State {
 struct HostCable {
     hosts: Weak<Hosts>,
     host: String,
+    /// The store, as the present life reaches it.
+    store: Arc<WireDiscovery>,
 }
 
 impl HostCable {
@@ -255,6 +259,11 @@ impl Cable for HostCable {
         }
         // Who has no leader answers all the same; what becomes of a call is up to the link.
         if server == link::Server::Electing { server } else { link::Server::Running }
+    }
+
+    fn commit(&self, request: u64, txn: Txn) -> BoxFuture<'static, Result<Commit>> {
+        let store = self.store.clone();
+        Box::pin(async move { store.commit_as(request, txn).await })
     }
 
     fn die(&self, death: Death) {

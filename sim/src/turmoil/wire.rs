@@ -1,8 +1,9 @@
 //! A store and a bus over byte streams: what is between a node and its broker where the network is a real one.
 //!
 //! Frames carry calls and their answers, and the items of watches and subscriptions, all interleaved on one
-//! connection. Each side says something at least every [`BEAT_INTERVAL`]; who hears nothing for a while gives the
-//! connection up. A connection counts only once the far side has spoken: that a port accepts proves nothing.
+//! connection. Each side beats every [`BEAT_INTERVAL`], and the server's beats say how much it has heard: a client
+//! gives up a connection on which it hears nothing, or is not heard, for a while. A connection counts only once the
+//! far side has spoken: that a port accepts proves nothing.
 
 mod client;
 mod codec;
@@ -26,7 +27,7 @@ pub(crate) use self::server::{Broker, serve};
 /// The longest frame, in bytes: a snapshot of a large store.
 const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How often each side says something.
+/// How often each side beats.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// After so much silence a client gives its connection up: three beats.
@@ -56,14 +57,34 @@ enum Up {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Request {
-    Read { range: Range },
-    Commit { txn: Txn },
-    Watch { range: Range, start: Start },
-    Grant { ttl: Duration },
-    KeepAlive { lease: LeaseId },
-    Revoke { lease: LeaseId },
-    Subscribe { subscription: Subscription },
-    Ask { message: Message, timeout: Duration },
+    Read {
+        range: Range,
+    },
+    /// With its number in the history.
+    Commit {
+        number: u64,
+        txn: Txn,
+    },
+    Watch {
+        range: Range,
+        start: Start,
+    },
+    Grant {
+        ttl: Duration,
+    },
+    KeepAlive {
+        lease: LeaseId,
+    },
+    Revoke {
+        lease: LeaseId,
+    },
+    Subscribe {
+        subscription: Subscription,
+    },
+    Ask {
+        message: Message,
+        timeout: Duration,
+    },
     Flush,
     Close,
 }
@@ -71,8 +92,8 @@ enum Request {
 /// What a server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Down {
-    /// It is there.
-    Beat,
+    /// It is there, and has heard so many frames.
+    Beat { heard: u64 },
     /// What became of a call.
     Answer { id: u64, answer: Result<Reply> },
     /// The next of a stream.

@@ -24,13 +24,17 @@ impl World {
     ///
     /// # Errors
     /// `NotFound` for a node that never lived; `Unsupported` for [`Fault::StaleReads`] where the profile
-    /// promises that reads are linearizable.
+    /// promises that reads are linearizable, and on turmoil for what goes wrong between nodes.
     pub fn apply(&self, fault: &Fault) -> Result<()> {
         let nodes = fault.nodes().into_iter().map(|name| self.known(name)).collect::<Result<Vec<Node>>>()?;
         let promised = self.shared.memory.profile().discovery.read;
         if matches!(fault, Fault::StaleReads { .. }) && promised == ReadConsistency::Linearizable {
             let hint = "the profile promises linearizable reads; give it `Sequential` ones";
             return Err(Error::unsupported("stale reads", hint));
+        }
+        let between_nodes = nodes.len() > 1 || matches!(fault, Fault::Isolate { .. });
+        if between_nodes && self.shared.network.between_nodes().is_none() {
+            return Err(Error::unsupported("a fault between nodes", "it strikes in a world in memory"));
         }
         self.tell(Event::Struck(fault.clone()));
         match (fault, &*nodes) {
@@ -297,13 +301,9 @@ impl World {
 
     /// Something is wrong between nodes for a while.
     fn disturb_network(&self, lasts: Duration, trouble: Trouble, from: Option<&str>, to: Option<&str>) {
-        match self.shared.network.in_memory() {
-            Some(network) => {
-                let (number, network) = (network.open(trouble, from, to), network.clone());
-                self.after(lasts, move |_| network.close(number));
-            }
-            None => self.note("on turmoil nothing goes wrong between two nodes"),
-        }
+        let Some(network) = self.shared.network.between_nodes().cloned() else { return };
+        let number = network.open(trouble, from, to);
+        self.after(lasts, move |_| network.close(number));
     }
 
     /// Ends a fault at its time.

@@ -69,13 +69,13 @@ impl Ground {
     }
 
     /// Gives a new life of a node its place, and its way to the broker.
+    #[cfg_attr(not(feature = "turmoil"), expect(unused_variables, reason = "in memory all is in one place"))]
     pub(super) fn settle(
         &self,
         name: &str,
         environment: SimEnvironment,
         memory: &MemoryWorld,
     ) -> (Arc<SimEnvironment>, Way) {
-        let _ = name;
         match self {
             Self::Memory => {
                 let discovery = Arc::new(memory.discovery());
@@ -88,6 +88,15 @@ impl Ground {
                 let (discovery, messaging, cable) = hosts.settle(name, &environment, memory.profile());
                 (environment, Way { discovery, messaging, cable: Some(cable) })
             }
+        }
+    }
+
+    /// Ends what the nodes are connected to.
+    pub(super) fn end(&self) {
+        match self {
+            Self::Memory => {}
+            #[cfg(feature = "turmoil")]
+            Self::Turmoil(hosts) => hosts.end(),
         }
     }
 

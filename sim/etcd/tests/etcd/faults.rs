@@ -32,7 +32,7 @@ async fn with_two_servers(world: World) -> Scene {
 /// well again.
 #[test]
 fn client48_a_put_does_not_hang_after_a_partition() {
-    each_seed("partition", 200, async |world| {
+    each_seed("partition", 50, async |world| {
         let scene = Scene::new(world).await;
         let (ours, theirs) = (scene.wired("ours"), scene.wired("theirs"));
         let store = scene.adapter(config(), &ours);
@@ -53,7 +53,7 @@ fn client48_a_put_does_not_hang_after_a_partition() {
         theirs.heal("etcd:2379");
         let (_, took) = until_ok("a put", || store.put(key("k/3"), "v".into(), None)).await;
         assert!(took <= 2 * SECOND, "{took:?}");
-        let stuck = timeout(3600 * SECOND, plain.put("k/3", "", None)).await;
+        let stuck = timeout(120 * SECOND, plain.put("k/3", "", None)).await;
         assert!(stuck.is_err(), "without pings nothing notices: {stuck:?}");
     });
 }
@@ -62,7 +62,7 @@ fn client48_a_put_does_not_hang_after_a_partition() {
 /// and goes on elsewhere after the last revision that it showed.
 #[test]
 fn w6_a_silent_watch_ends_and_resumes() {
-    each_seed("silence", 200, async |world| {
+    each_seed("silence", 100, async |world| {
         let scene = with_two_servers(world).await;
         let wired = scene.wired("reader");
         let store = scene.adapter(two_servers(), &wired);
@@ -90,7 +90,7 @@ fn w6_a_silent_watch_ends_and_resumes() {
 /// after one bounded failure if it is only silent.
 #[test]
 fn f14_calls_move_to_the_other_server() {
-    each_seed("failover", 200, async |world| {
+    each_seed("failover", 100, async |world| {
         let scene = with_two_servers(world).await;
         let wired = scene.wired("caller");
         let store = scene.adapter(two_servers(), &wired);
@@ -118,7 +118,7 @@ fn f14_calls_move_to_the_other_server() {
 /// dials about once in a second; when one is back, so are calls, within the longest pause and its election.
 #[test]
 fn u10798_a_dead_server_is_dialled_with_pauses() {
-    each_seed("backoff", 20, async |world| {
+    each_seed("backoff", 5, async |world| {
         let scene = Scene::new(world).await;
         let wired = scene.wired("caller");
         let store = scene.adapter(config(), &wired);
@@ -145,7 +145,7 @@ fn u10798_a_dead_server_is_dialled_with_pauses() {
 /// K6: a read of many pages is of one revision, whatever is written and forgotten between its pages.
 #[test]
 fn k6_pages_are_of_one_revision() {
-    each_seed("paging", 10, async |world| {
+    each_seed("paging", 5, async |world| {
         const KEYS: usize = 2_500;
         let scene = Scene::new(world).await;
         let wired = scene.wired("reader");
@@ -196,7 +196,7 @@ fn k6_pages_are_of_one_revision() {
 /// which share its connection.
 #[test]
 fn sw4_a_slow_reader_is_told_and_alone() {
-    each_seed("slow reader", 5, async |world| {
+    each_seed("slow reader", 3, async |world| {
         let scene = Scene::new(world).await;
         let wired = scene.wired("reader");
         let store = scene.adapter(config().with_watch_buffer(64, 1024 * 1024), &wired);
@@ -216,7 +216,7 @@ fn sw4_a_slow_reader_is_told_and_alone() {
 /// the other one fails under its heartbeats.
 #[test]
 fn l7_heartbeats_find_the_server_that_answers() {
-    each_seed("heartbeats", 100, async |world| {
+    each_seed("heartbeats", 20, async |world| {
         let scene = with_two_servers(world).await;
         let wired = scene.wired("owner");
         let store = scene.adapter(two_servers(), &wired);
@@ -260,7 +260,7 @@ fn l7_heartbeats_find_the_server_that_answers() {
 /// server again; its key stood until the last confirmed time to live was over, and not much longer.
 #[test]
 fn l10_a_lease_is_lost_on_time() {
-    each_seed("lease loss", 200, async |world| {
+    each_seed("lease loss", 100, async |world| {
         let scene = Scene::new(world).await;
         let wired = scene.wired("owner");
         let store: Arc<dyn Discovery> = Arc::new(scene.adapter(config(), &wired));

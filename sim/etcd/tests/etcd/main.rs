@@ -12,4 +12,5 @@ mod honesty;
 mod plain;
 mod scene;
 mod seeds;
+mod turmoil;
 mod wire;

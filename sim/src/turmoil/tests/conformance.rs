@@ -35,6 +35,7 @@ impl Wired {
         let broker = Broker {
             discovery: Arc::new(memory.discovery()),
             messaging: Arc::new(move || Arc::new(bus.messaging())),
+            told: Arc::new(|_, _| {}),
         };
         let server = Server::start(ADDRESS, broker, machine.clone(), move || environment("server"));
         Self { memory, server, client, _machine: machine }

@@ -15,7 +15,7 @@ use slipring_core::{ByteStream, Effect, Environment, EnvironmentExt, Error, Mess
 use tokio::io::{WriteHalf, split};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::coop::poll_proceed;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(super) use self::line::{Line, at_the_broker};
 use super::frame::{Cause, Incoming, Outbox};
@@ -317,7 +317,7 @@ async fn connect(
         let (read, write) = split(stream);
         let mut incoming = Incoming::new(read);
         match incoming.next().await? {
-            Down::Beat => Ok((write, incoming)),
+            Down::Beat { .. } => Ok((write, incoming)),
             other => Err(format!("the server began with {other:?}")),
         }
     };
@@ -331,16 +331,23 @@ impl Shared {
     async fn converse(&self, stream: WriteHalf<Box<dyn ByteStream>>, mut incoming: Incoming) -> Cause {
         self.begin_connected();
         let reading = async {
+            let (mut alive_at, mut heard_before) = (Instant::now(), 0);
             loop {
-                match timeout(SILENCE_MAX, incoming.next()).await {
+                match timeout_at(alive_at + SILENCE_MAX, incoming.next()).await {
+                    // It hears, if it has heard everything, or more than before.
+                    Ok(Ok(Down::Beat { heard })) => {
+                        if heard > heard_before || heard == self.outbox.frames() {
+                            (alive_at, heard_before) = (Instant::now(), heard);
+                        }
+                    }
                     Ok(Ok(down)) => self.receive(down),
                     Ok(Err(cause)) => return cause,
-                    Err(_) => return format!("it said nothing for {SILENCE_MAX:?}"),
+                    Err(_) => return format!("it heard or said nothing for {SILENCE_MAX:?}"),
                 }
             }
         };
         let writing = async {
-            let written = self.outbox.drain(stream, &Up::Beat).await;
+            let written = self.outbox.drain(stream, || Up::Beat).await;
             written.err().unwrap_or_else(|| "nothing is left to say".to_owned())
         };
         let (reading, writing) = (pin!(reading), pin!(writing));
@@ -403,7 +410,7 @@ impl Shared {
     fn receive(&self, down: Down) {
         let mut state = self.state();
         let (told, waker) = match down {
-            Down::Beat => (None, None),
+            Down::Beat { .. } => (None, None),
             Down::Answer { id, answer } => match state.calls.remove(&id) {
                 Some(call) => {
                     if answer.is_err() {

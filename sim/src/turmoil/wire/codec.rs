@@ -75,7 +75,7 @@ choice!(Up {
 });
 choice!(Request {
     0 => Read { range: range },
-    1 => Commit { txn: txn },
+    1 => Commit { number: number, txn: txn },
     2 => Watch { range: range, start: start },
     3 => Grant { ttl: ttl },
     4 => KeepAlive { lease: lease },
@@ -86,7 +86,7 @@ choice!(Request {
     9 => Close {}
 });
 choice!(Down {
-    0 => Beat {},
+    0 => Beat { heard: heard },
     1 => Answer { id: id, answer: answer },
     2 => Item { id: id, item: item },
     3 => End { id: id }
@@ -351,7 +351,7 @@ mod tests {
         let txn = txn.put(key("c"), "v", Some(lease)).put(key("d"), "", None).delete(key("e"));
         let requests = [
             Request::Read { range: Range::All },
-            Request::Commit { txn },
+            Request::Commit { number: 3, txn },
             Request::Watch { range: key("a").into(), start: Start::Snapshot },
             Request::Watch { range: Prefix::new("a/").unwrap().into(), start: Start::After(Revision(1)) },
             Request::Grant { ttl },
@@ -402,7 +402,7 @@ mod tests {
         let batch = Batch { revision: Revision(5), changes };
         let items = [Ok(Item::Batch { batch }), Ok(Item::Message { message }), Err(Error::lagged(0))];
         let items = items.map(|item| Down::Item { id: 7, item });
-        answers.chain(items).chain([Down::Beat, Down::End { id: 1 }]).collect()
+        answers.chain(items).chain([Down::Beat { heard: 3 }, Down::End { id: 1 }]).collect()
     }
 
     /// Every kind of frame is read as it was written.

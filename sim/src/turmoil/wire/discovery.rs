@@ -20,6 +20,14 @@ impl WireDiscovery {
     pub(crate) fn new(client: Client, capabilities: DiscoveryCapabilities) -> Self {
         Self { client, capabilities }
     }
+
+    /// A transaction that bears this number in the history.
+    pub(crate) async fn commit_as(&self, number: u64, txn: Txn) -> Result<Commit> {
+        match self.client.call(Request::Commit { number, txn }, Effect::Unknown).await? {
+            Reply::Commit { commit } => Ok(commit),
+            other => Err(unexpected(&other)),
+        }
+    }
 }
 
 #[async_trait]
@@ -38,10 +46,7 @@ impl Discovery for WireDiscovery {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit> {
-        match self.client.call(Request::Commit { txn }, Effect::Unknown).await? {
-            Reply::Commit { commit } => Ok(commit),
-            other => Err(unexpected(&other)),
-        }
+        self.commit_as(NO_NUMBER, txn).await
     }
 
     async fn watch(&self, range: Range, start: Start) -> Result<Watch> {
@@ -74,6 +79,9 @@ impl Discovery for WireDiscovery {
         self.client.call(Request::Revoke { lease }, Effect::Unknown).await.map(drop)
     }
 }
+
+/// The number of a transaction that no history knows.
+pub(super) const NO_NUMBER: u64 = 0;
 
 /// The far side answered something else than was asked.
 pub(super) fn unexpected(reply: &Reply) -> Error {

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use slipring_core::ByteStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{BEAT_INTERVAL, FRAME_BYTES_MAX, Wire};
 
@@ -57,9 +57,16 @@ impl Incoming {
 /// The frames that leave, while they wait.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    bytes: Mutex<Vec<u8>>,
+    waiting: Mutex<Waiting>,
     filled: Notify,
     emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// All that were added for this connection.
+    frames: u64,
 }
 
 /// With so many bytes waiting, the next frame waits for room.
@@ -70,25 +77,31 @@ impl Outbox {
     /// the answer.
     #[must_use]
     pub(super) fn push(&self, frame: &impl Wire) -> bool {
-        let mut bytes = self.bytes();
-        let start = bytes.len();
-        bytes.extend([0; 4]);
-        frame.write(&mut bytes);
-        let length = bytes.len() - start - 4;
+        let mut waiting = self.waiting();
+        let start = waiting.bytes.len();
+        waiting.bytes.extend([0; 4]);
+        frame.write(&mut waiting.bytes);
+        let length = waiting.bytes.len() - start - 4;
         if length > FRAME_BYTES_MAX {
-            bytes.truncate(start);
+            waiting.bytes.truncate(start);
             return false;
         }
         let head = u32::try_from(length).expect("it is no longer than a frame may be");
-        bytes[start..start + 4].copy_from_slice(&head.to_be_bytes());
-        drop(bytes);
+        waiting.bytes[start..start + 4].copy_from_slice(&head.to_be_bytes());
+        waiting.frames += 1;
+        drop(waiting);
         self.filled.notify_one();
         true
     }
 
+    /// How many frames were added for this connection.
+    pub(super) fn frames(&self) -> u64 {
+        self.waiting().frames
+    }
+
     /// Is there room for a frame?
     pub(super) fn has_room(&self) -> bool {
-        self.bytes().len() < OUTBOX_BYTES_MAX
+        self.waiting().bytes.len() < OUTBOX_BYTES_MAX
     }
 
     /// Waits for room.
@@ -102,32 +115,36 @@ impl Outbox {
         }
     }
 
-    /// Throws away what waits.
+    /// Throws away what waits: the connection is over.
     pub(super) fn clear(&self) {
-        self.bytes().clear();
+        *self.waiting() = Waiting::default();
         self.emptied.notify_waiters();
     }
 
-    /// Writes what there is, and a beat where there is nothing for a while.
-    pub(super) async fn drain(
+    /// Writes what there is, and beats.
+    pub(super) async fn drain<T: Wire>(
         &self,
         mut stream: WriteHalf<Box<dyn ByteStream>>,
-        beat: &impl Wire,
+        beat: impl Fn() -> T,
     ) -> Result<(), Cause> {
+        let mut next_beat = Instant::now() + BEAT_INTERVAL;
         loop {
-            let bytes = std::mem::take(&mut *self.bytes());
-            if bytes.is_empty() {
-                if timeout(BEAT_INTERVAL, self.filled.notified()).await.is_err() {
-                    let _fits = self.push(beat);
-                }
-                continue;
+            let bytes = std::mem::take(&mut self.waiting().bytes);
+            if !bytes.is_empty() {
+                self.emptied.notify_waiters();
+                stream.write_all(&bytes).await.map_err(|error| error.to_string())?;
+            } else {
+                // Whether it was filled, or it is time to beat, is looked at next.
+                let _ = timeout_at(next_beat, self.filled.notified()).await;
             }
-            self.emptied.notify_waiters();
-            stream.write_all(&bytes).await.map_err(|error| error.to_string())?;
+            if Instant::now() >= next_beat {
+                next_beat = Instant::now() + BEAT_INTERVAL;
+                let _fits = self.push(&beat());
+            }
         }
     }
 
-    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().expect("no code panics while it holds the lock")
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().expect("no code panics while it holds the lock")
     }
 }

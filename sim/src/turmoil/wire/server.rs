@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::select;
 use futures_util::{Stream, StreamExt};
 use slipring_core::{
-    ByteStream, Discovery, Environment, EnvironmentExt, Error, Message, Messaging, Result, Subscriber,
-    Subscription, Task, Watch,
+    ByteStream, Commit, Discovery, Environment, EnvironmentExt, Error, Message, Messaging, Result,
+    Subscriber, Subscription, Task, Txn, Watch,
 };
 use tokio::sync::oneshot;
+use tokio::task::{consume_budget, unconstrained};
 use tokio::time::timeout;
 
+use super::discovery::NO_NUMBER;
 use super::frame::{Incoming, Outbox};
 use super::{CLIENT_SILENCE_MAX, Down, Item, Reply, Request, Up};
+use crate::history::{Failure, TxnStep};
 
 /// What is served.
 #[derive(Clone)]
@@ -24,6 +28,8 @@ pub(crate) struct Broker {
     pub(crate) discovery: Arc<dyn Discovery>,
     /// The bus: a handle for each connection, which is closed with it.
     pub(crate) messaging: Arc<dyn Fn() -> Arc<dyn Messaging> + Send + Sync>,
+    /// Who is told what happens to a transaction here, by its number.
+    pub(crate) told: Arc<dyn Fn(u64, TxnStep) + Send + Sync>,
 }
 
 /// Serves one connection until it ends, or says nothing for too long. Calls are executed in the order in which
@@ -31,26 +37,32 @@ pub(crate) struct Broker {
 pub(crate) async fn serve(environment: Arc<dyn Environment>, broker: Broker, stream: Box<dyn ByteStream>) {
     let (read, write) = tokio::io::split(stream);
     let outbox = Arc::new(Outbox::default());
-    let messaging = (broker.messaging)();
+    let (messaging, heard) = ((broker.messaging)(), Arc::new(AtomicU64::new(0)));
     let mut session = Session {
         environment,
         discovery: broker.discovery,
+        told: broker.told,
         messaging,
         outbox: outbox.clone(),
         running: BTreeMap::new(),
+        heard: heard.clone(),
     };
-    session.say(&Down::Beat);
+    let beat = || Down::Beat { heard: heard.load(Ordering::Relaxed) };
+    let _fits = outbox.push(&beat());
     let reading = pin!(session.read(Incoming::new(read)));
-    let writing = pin!(outbox.drain(write, &Down::Beat));
+    let writing = pin!(outbox.drain(write, beat));
     select(reading, writing).await;
 }
 
 struct Session {
     environment: Arc<dyn Environment>,
     discovery: Arc<dyn Discovery>,
+    told: Arc<dyn Fn(u64, TxnStep) + Send + Sync>,
     messaging: Arc<dyn Messaging>,
     outbox: Arc<Outbox>,
     running: BTreeMap<u64, Running>,
+    /// Frames that arrived.
+    heard: Arc<AtomicU64>,
 }
 
 /// A stream, or a request that waits for its reply. Dropped, it ends.
@@ -65,7 +77,10 @@ impl Session {
             // Who does not read its answers is not given more of them.
             self.outbox.room().await;
             match timeout(CLIENT_SILENCE_MAX, incoming.next()).await {
-                Ok(Ok(up)) => self.receive(up).await,
+                Ok(Ok(up)) => {
+                    self.heard.fetch_add(1, Ordering::Relaxed);
+                    self.receive(up).await;
+                }
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -95,8 +110,8 @@ impl Session {
             Request::Read { range } => {
                 self.discovery.read(range).await.map(|snapshot| Reply::Snapshot { snapshot })
             }
-            Request::Commit { txn } => {
-                self.discovery.commit(txn).await.map(|commit| Reply::Commit { commit })
+            Request::Commit { number, txn } => {
+                self.commit(number, txn).await.map(|commit| Reply::Commit { commit })
             }
             Request::Grant { ttl } => self.discovery.grant(ttl).await.map(|lease| Reply::Lease { lease }),
             Request::KeepAlive { lease } => {
@@ -113,6 +128,20 @@ impl Session {
             Request::Close => self.messaging.close(Duration::ZERO).await.map(|()| Reply::Done),
         };
         self.answer(id, answer);
+    }
+
+    /// As over a link in memory, nobody comes between the arrival and the end.
+    async fn commit(&self, number: u64, txn: Txn) -> Result<Commit> {
+        consume_budget().await;
+        let tell = |step| {
+            if number != NO_NUMBER {
+                (self.told)(number, step);
+            }
+        };
+        tell(TxnStep::Arrived);
+        let answer = unconstrained(self.discovery.commit(txn)).await;
+        tell(TxnStep::Executed(answer.as_ref().copied().map_err(Failure::from)));
+        answer
     }
 
     fn watch(&mut self, id: u64, watch: Watch) {
@@ -152,10 +181,6 @@ impl Session {
 
     fn answer(&self, id: u64, answer: Result<Reply>) {
         answer_with(&self.outbox, id, answer);
-    }
-
-    fn say(&self, down: &Down) {
-        let _fits = self.outbox.push(down);
     }
 }
 
