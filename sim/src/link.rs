@@ -119,10 +119,6 @@ impl Link {
     }
 
     /// What was last ordered with [`open`](Self::open), [`cut`](Self::cut) or [`silence`](Self::silence).
-    #[expect(
-        clippy::misnamed_getters,
-        reason = "the field `mode` is what holds now, in a window of faults too"
-    )]
     pub fn mode(&self) -> LinkMode {
         self.state().mode
     }

@@ -101,8 +101,9 @@ impl Etcd {
         let _ = self.shared.step(|mut step| step.compact(step.versions.head()));
     }
 
-    /// There is no leader for this long: calls wait, watches are silent, nothing is written and no lease ends.
-    /// Then all leases have their whole time and [`EXTENSION`](Self::EXTENSION) more.
+    /// There is no leader for this long: calls wait, watches are silent, nothing is written and no lease ends. From
+    /// its beginning all leases have their whole time and [`EXTENSION`](Self::EXTENSION) more, or as much more as
+    /// the election lasts if that is longer.
     pub fn elect(&self, lasts: Duration) {
         self.shared.elect(lasts);
     }
@@ -204,7 +205,8 @@ impl Shared {
         let mut state = self.state();
         let now = state.clock.now().max(state.store.now());
         state.led_from = Some(Instant::now() + lasts);
-        state.store.revive(now, lasts + Etcd::EXTENSION);
+        // None may end before there is a leader again.
+        state.store.revive(now, lasts.max(Etcd::EXTENSION));
         state.absorb();
         drop(state);
         self.changed.notify_waiters();

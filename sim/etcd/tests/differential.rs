@@ -9,6 +9,8 @@
     reason = "shared with tests that use all of it"
 )]
 
+#[path = "../../../backends/etcd/tests/differential/agreement.rs"]
+mod agreement;
 #[path = "../../../backends/etcd/tests/differential/contest.rs"]
 mod contest;
 #[path = "../../../backends/etcd/tests/differential/memory.rs"]
@@ -30,7 +32,8 @@ use slipring_sim::SimEnvironment;
 use slipring_sim_etcd::Etcd;
 use tokio::runtime::Builder;
 
-use crate::contest::{Contest, Counts, KINDS};
+use crate::agreement::{Counts, add, assert_compared};
+use crate::contest::{Contest, KINDS};
 use crate::search::{cases, search};
 use crate::side::{Operator, Side};
 use crate::step::{Step, steps};
@@ -68,7 +71,7 @@ fn the_simulated_etcd_is_like_the_store() {
         let served = Side::new(Arc::new(adapter.unwrap()), Arc::new(Compactor(client))).await;
         let run = Contest::new([simulated, served]).await.run(&steps).await;
         let counts = run.map_err(|divergence| divergence.to_string())?;
-        counts.into_iter().for_each(|(kind, count)| *all.borrow_mut().entry(kind).or_default() += count);
+        add(&mut all.borrow_mut(), counts);
         Ok(())
     });
     if let Err(found) = outcome {
@@ -76,6 +79,5 @@ fn the_simulated_etcd_is_like_the_store() {
     }
     let all = all.into_inner();
     println!("{all:?}");
-    let missing: Vec<_> = KINDS.iter().filter(|kind| !all.contains_key(*kind)).collect();
-    assert!(missing.is_empty(), "nothing of this kind was compared: {missing:?}");
+    assert_compared(&all, &KINDS);
 }

@@ -128,7 +128,7 @@ async fn strike(scene: &Scene, wired: &Wired, probes: &Probes) {
         }
         7 => {
             met(probes, "election");
-            scene.etcd.elect(Duration::from_millis(500 + wired.random("election") % 2_000));
+            scene.etcd.elect(Duration::from_millis(500 + wired.random("election") % 500));
         }
         _ => {
             met(probes, "history forgotten under a partition");

@@ -20,7 +20,7 @@ pub(crate) fn each_seed(what: &str, seeds: u64, scenario: impl AsyncFn(World)) {
     let began = std::time::Instant::now();
     for seed in 0..seeds {
         let report = simulate(seed, setup(), async |world| scenario(world).await);
-        let violations = check(&report.history, &Profile::etcd());
+        let violations = check(&report.history, Profile::etcd());
         let shown = violations.iter().fold(String::new(), |mut shown, violation| {
             let _ = writeln!(shown, "{violation}");
             shown
