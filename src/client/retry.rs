@@ -346,7 +346,7 @@ mod tests {
                     match retry.handle_error(now, &error, items, &mut budget, *random) {
                         Decision::Again { at } => {
                             let waits = matches!(error, Error::NoResponders { .. });
-                            retries += u32::from(!waits && !(attempts == 1 && is_turned_away(&error)));
+                            retries += u32::from(!(waits || attempts == 1 && is_turned_away(&error)));
                             prop_assert!(at >= now && at < deadline && at <= now + PAUSE_MAX);
                             prop_assert!(items == 0 && (waits || attempts < *attempts_max));
                             prop_assert!(greatest == Effect::None || *idempotent);

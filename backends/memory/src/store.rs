@@ -419,7 +419,6 @@ impl Store {
             Op::Delete { .. } => None,
         });
         match leases.find(|lease| !self.state.leases.contains(*lease)) {
-            Some(_) if self.is(Mutation::DeadLeaseIsAccepted) => Ok(()),
             Some(lease) => Err(Error::lease_lost(lease)),
             None => Ok(()),
         }

@@ -75,7 +75,6 @@ fn killed(mutation: Mutation, mutant: &Scenario, outcome: &Outcome) -> Kill {
 }
 
 /// Looks for all these bugs, on so many threads, and says of each whether it was found.
-#[expect(clippy::disallowed_methods, reason = "each thread runs worlds of its own")]
 pub fn hunt_all(
     mutations: &[Mutation],
     jobs: usize,

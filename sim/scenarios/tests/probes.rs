@@ -4,7 +4,7 @@
 use slipring_sim::probes::{KNOWN, Probes};
 
 /// Seeds of each scenario.
-const SEEDS: u64 = 25;
+const SEEDS: u64 = 80;
 
 /// What these seeds do not meet. Each is met by a history by hand, in the tests of the simulator; messages are
 /// not a part of these scenarios' histories.

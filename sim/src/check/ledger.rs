@@ -32,7 +32,9 @@ impl<'a> Ledger<'a> {
                 StoreEvent::Committed(batch) => store.add(place, batch),
                 StoreEvent::Replaced { content, .. } => {
                     store.ends = place;
-                    stores.push(Commits::replaced(place, content));
+                    let saved = stores.iter().rev().find(|store| store.held(content, place));
+                    let restored = saved.map(|store| store.restored(place, content.revision));
+                    stores.push(restored.unwrap_or_else(|| Commits::replaced(place, content)));
                 }
                 _ => {}
             }
@@ -62,6 +64,24 @@ impl<'a> Commits<'a> {
             store.keys.insert(&entry.key, vec![(entry.modified.min(content.revision), Some(entry))]);
         }
         store
+    }
+
+    /// Was this its content at some time?
+    fn held(&self, content: &Snapshot, place: usize) -> bool {
+        self.reaches(content.revision, place)
+            && self.at(content.revision, &Range::All).into_iter().eq(&content.entries)
+    }
+
+    /// The store that begins with what this one was at a revision. Its history was saved with it: watches go on
+    /// from before.
+    fn restored(&self, begins: usize, revision: Revision) -> Self {
+        let until = self.batches.partition_point(|(_, batch)| batch.revision <= revision);
+        let cut = |versions: &Vec<(Revision, Option<&'a Entry>)>| {
+            versions[..versions.partition_point(|(since, _)| *since <= revision)].to_vec()
+        };
+        let keys = self.keys.iter().map(|(key, versions)| (*key, cut(versions)));
+        let keys = keys.filter(|(_, versions)| !versions.is_empty()).collect();
+        Self { begins, ends: usize::MAX, base: self.base, batches: self.batches[..until].to_vec(), keys }
     }
 
     fn add(&mut self, place: usize, batch: &'a Batch) {

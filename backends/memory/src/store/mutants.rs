@@ -23,10 +23,21 @@ impl Store {
         if self.is(Mutation::TxnHalfApplied) && txn.ops.len() > 1 {
             txn.ops.pop();
         }
+        if self.is(Mutation::DeadLeaseIsAccepted) {
+            self.unbind_from_the_dead(&mut txn.ops);
+        }
         if self.is(Mutation::PutKeepsOldLease) {
             self.stick(&mut txn.ops);
         }
         txn
+    }
+
+    fn unbind_from_the_dead(&self, ops: &mut [Op]) {
+        for op in ops {
+            if let Op::Put { lease, .. } = op {
+                *lease = lease.filter(|lease| self.state.leases.contains(*lease));
+            }
+        }
     }
 
     /// Keys that are put without a lease keep theirs.
