@@ -51,11 +51,15 @@
 //! assert_eq!(check(&report.history, &Profile::etcd()), []);
 //! ```
 //!
+//! The [`guide`] goes through all of it with a service of one's own.
+//!
 //! A test that wants a single part under its own control uses the parts alone: [`SimEnvironment`] and [`Link`]
 //! work on any runtime whose clock is paused.
 
 mod cancel;
 pub mod check;
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 #[cfg(feature = "command")]
 pub mod command;
 #[cfg(feature = "command")]

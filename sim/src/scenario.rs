@@ -212,6 +212,29 @@ impl Scenario {
         schedule.shrink(|schedule| self.replay_on(engine, seed, schedule.clone()).breaks(invariant))
     }
 
+    /// For a test: runs each of these seeds twice on the fast engine.
+    ///
+    /// # Panics
+    /// At the first seed that breaks a promise, with the promise and the smallest schedule found that breaks it;
+    /// at the first that is not the same run twice, with the first event in which the two differ.
+    pub fn test(&self, seeds: impl IntoIterator<Item = u64>) {
+        for seed in seeds {
+            let (outcome, again) = (self.run(seed), self.run(seed));
+            if let Some(difference) = outcome.report.history.first_difference(&again.report.history) {
+                panic!(
+                    "{}: seed {seed} does not decide the run: it was run twice, and {difference}",
+                    self.name
+                );
+            }
+            if let Some(violation) = outcome.violations.first() {
+                let smallest = self.shrink(seed, &outcome.schedule, violation.invariant);
+                let small = self.replay(seed, smallest);
+                let violation = small.violations.first().unwrap_or(violation);
+                panic!("{}: seed {seed}: {violation}\nunder this schedule:\n{}", self.name, small.schedule);
+            }
+        }
+    }
+
     /// What its runs are judged by.
     pub fn terms(&self) -> Terms {
         self.terms.clone().unwrap_or_else(|| Terms::from(&self.setup.profile))

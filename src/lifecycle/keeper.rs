@@ -158,9 +158,6 @@ impl Keeper {
     /// Compares the clocks. Wall time that runs ahead means that the machine may have been suspended; wall
     /// time that was set back means nothing.
     pub fn handle_wall(&mut self, now: Instant, wall: SystemTime) {
-        if self.mutation.is(Mutation::SleepIsIgnored) {
-            return;
-        }
         let (then, wall_then) = self.looked;
         let passed = wall.duration_since(wall_then).unwrap_or_default();
         self.slept += passed.saturating_sub(now.saturating_duration_since(then)).min(TTL_MAX);

@@ -64,7 +64,6 @@ mutations! {
     NoMargin, "no_margin", "a lease is believed in to the last moment";
     BeatsAreSlow, "beats_are_slow", "heartbeats come late: after nine tenths of the time";
     LossIsIgnored, "loss_is_ignored", "a heartbeat that is told that its lease is gone goes on";
-    SleepIsIgnored, "sleep_is_ignored", "a suspended machine believes in its lease";
     LossIsFinal, "loss_is_final", "a lost lease is not replaced";
     LateGrantIsHeld, "late_grant_is_held", "a lease that is granted after its end is held";
     // The registrar.

@@ -28,7 +28,7 @@ const WAITING_MAX: usize = 4;
 pub(crate) fn all() -> Vec<Scenario> {
     let writes =
         ["grant", "keep", "forget", "late", "put", "bare", "move", "pair", "create", "swap", "delete"];
-    let messages = ["publish", "burst", "ask", "ask nobody", "subscribe", "read"];
+    let messages = ["publish", "burst", "job", "ask", "ask nobody", "subscribe", "flush"];
     vec![
         Scenario::new(
             "store_clients",
@@ -154,7 +154,9 @@ async fn follow(node: Node) {
 
 /// Does with the bus what it is told, and serves requests together with the others.
 async fn talk(node: Node) {
-    node.environment().start("serving", serve(node.clone())).detach();
+    for subject in ["question", "job"] {
+        node.environment().start("serving", serve(node.clone(), subject)).detach();
+    }
     for pattern in ["news.today", "news.*", "news.>"] {
         node.environment().start("reading", read(node.clone(), pattern, 1_000)).detach();
     }
@@ -171,6 +173,7 @@ async fn talk(node: Node) {
                     let _ = bus.publish(Message::new(subject("news.today"), text)).await;
                 }
             }
+            "job" => drop(bus.publish(Message::new(subject("job"), text)).await),
             "ask" => drop(bus.request(Message::new(subject("question"), text), REQUEST_MAX).await),
             "ask nobody" => drop(bus.request(Message::new(subject("nobody"), text), REQUEST_MAX).await),
             "subscribe" => node.environment().start("reading", read(node.clone(), "news.>", 1_000)).detach(),
@@ -198,13 +201,16 @@ async fn read(node: Node, pattern: &'static str, messages_max: usize) {
     }
 }
 
-/// Answers a share of the questions.
-async fn serve(node: Node) {
+/// Takes a share of the messages, and answers those that want an answer.
+async fn serve(node: Node, subject: &'static str) {
     loop {
-        let wanted = Pattern::new("question").expect("a legal pattern");
+        let wanted = Pattern::new(subject).expect("a legal pattern");
         let wanted = Subscription::new(wanted).with_queue(QueueGroup::new("q").expect("a legal name"));
         if let Ok(mut questions) = node.messaging().subscribe(wanted).await {
             while let Some(Ok(question)) = questions.next().await {
+                if question.reply.is_none() {
+                    continue;
+                }
                 let _ = node.messaging().respond(&question, question.payload.clone()).await;
             }
         }

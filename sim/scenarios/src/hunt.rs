@@ -9,6 +9,8 @@ use slipring_core::mutation::Mutation;
 const USAGE: &str = "mutants [--out FILE] [--jobs N] [NAME...]: looks for these bugs, or for all";
 
 fn main() -> ExitCode {
+    // Bugs make panics, and these are violations like others.
+    std::panic::set_hook(Box::new(|_| {}));
     match run(std::env::args().skip(1)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

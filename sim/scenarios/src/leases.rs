@@ -22,6 +22,17 @@ pub(crate) fn all() -> Vec<Scenario> {
             shape(),
         )
         .with_engine(Engine::Turmoil),
+        Scenario::new(
+            "slow_store",
+            "A lease that comes after its own end is not held, and a late answer is not believed in",
+            shape().with_faults(|fault| {
+                use Fault::{Delay, Latency, PauseStore};
+                matches!(fault, Delay { .. } | Latency { .. } | PauseStore { .. })
+            }),
+            patient_fleet,
+        )
+        .with_setup(setup())
+        .with_terms(terms()),
         scenario(
             "failover_storm",
             "Elections, restarts and pauses of the store, one after the other, cost nobody more than a while",
@@ -43,6 +54,13 @@ pub(crate) fn all() -> Vec<Scenario> {
 /// Four workers and a caller.
 pub(crate) async fn fleet(world: World) {
     let fleet = Fleet::new(&world);
+    start(&fleet, &world);
+    fleet.agrees(&world).await;
+}
+
+/// The same, with runtimes that wait longer for an answer of the store than a lease lives.
+async fn patient_fleet(world: World) {
+    let fleet = Fleet::with(&world, |settings| settings.backend_timeout = 3 * TTL);
     start(&fleet, &world);
     fleet.agrees(&world).await;
 }

@@ -49,6 +49,7 @@ scenarios! {
     store_clients: SEEDS,
     bus_clients: SEEDS,
     lease_expiry: SEEDS,
+    slow_store: SEEDS,
     failover_storm: SEEDS,
     suspended_machine: SEEDS,
     deregistration: SEEDS,
