@@ -69,7 +69,8 @@ impl Ticket {
 
     /// Writes it.
     pub(crate) fn token(&self) -> String {
-        let millis = u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX);
+        // Rounded up: the worker must not give a call up before its caller would.
+        let millis = u64::try_from(self.deadline.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         let mut token = String::with_capacity(24);
         let mut number = itoa::Buffer::new();
         token.push_str(number.format(self.call));
