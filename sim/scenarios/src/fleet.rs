@@ -151,6 +151,9 @@ impl Fleet {
         let runtimes = state.workers.values().map(|worker| (&worker.node, &worker.runtime));
         let all = runtimes.chain(state.callers.values().map(|caller| (&caller.node, &caller.runtime)));
         for (node, runtime) in all {
+            // A caller makes one call at a time.
+            let calls = runtime.calls_in_flight();
+            assert!(calls <= 1, "{} has {calls} calls under way", node.name());
             assert!(!runtime.stopping().get(), "{} stops by itself", node.name());
         }
     }

@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use scenarios::mutants::{hunt_all, table};
+use scenarios::mutants::{SEEDS_MAX, hunt_all, table};
 use slipring_core::mutation::Mutation;
 
-const USAGE: &str = "mutants [--out FILE] [--jobs N] [NAME...]: looks for these bugs, or for all";
+const USAGE: &str = "mutants [--out FILE] [--seeds N] [--jobs N] [NAME...]: looks for these bugs, or for all";
 
 fn main() -> ExitCode {
     // Bugs make panics, and these are violations like others.
@@ -22,12 +22,13 @@ fn main() -> ExitCode {
 }
 
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
-    let (mut out, mut jobs, mut wanted) = (None, 2, Vec::new());
+    let (mut out, mut seeds, mut jobs, mut wanted) = (None, SEEDS_MAX, 2, Vec::new());
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match &*argument {
             "--out" => out = Some(value()?),
             "--jobs" => jobs = value()?.parse().map_err(|error| format!("--jobs: {error}"))?,
+            "--seeds" => seeds = value()?.parse().map_err(|error| format!("--seeds: {error}"))?,
             name => {
                 let known = Mutation::ALL.iter().find(|mutation| mutation.name() == name);
                 wanted.push(*known.ok_or(format!("no bug is called {name:?}"))?);
@@ -35,7 +36,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
         }
     }
     let mutations = if wanted.is_empty() { Mutation::ALL.to_vec() } else { wanted };
-    let kills = hunt_all(&mutations, jobs, |mutation, kill| match kill {
+    let kills = hunt_all(&mutations, seeds, jobs, |mutation, kill| match kill {
         Some(kill) => {
             eprintln!("{}: {} in {}, seed {}", mutation.name(), kill.invariant, kill.scenario, kill.seed)
         }

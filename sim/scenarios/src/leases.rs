@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use slipring_sim::{Engine, Fault, Scenario, Shape, World};
+use slipring::LeasePolicy;
+use slipring_core::Fact;
+use slipring_sim::check::Violation;
+use slipring_sim::history::Event;
+use slipring_sim::{Engine, Fault, Report, Scenario, Shape, World};
 
 use crate::fleet::{Fleet, TTL, setup, terms};
 
@@ -33,6 +37,15 @@ pub(crate) fn all() -> Vec<Scenario> {
         )
         .with_setup(setup())
         .with_terms(terms()),
+        Scenario::new(
+            "exclusive_owner",
+            "A worker that may serve only under its lease serves nobody without it",
+            shape(),
+            fenced_fleet,
+        )
+        .with_setup(setup())
+        .with_terms(terms())
+        .with_judge(nobody_serves_unleased),
         scenario(
             "failover_storm",
             "Elections, restarts and pauses of the store, one after the other, cost nobody more than a while",
@@ -63,6 +76,25 @@ async fn patient_fleet(world: World) {
     let fleet = Fleet::with(&world, |settings| settings.backend_timeout = 3 * TTL);
     start(&fleet, &world);
     fleet.agrees(&world).await;
+}
+
+/// The same, with workers that own what they serve.
+async fn fenced_fleet(world: World) {
+    let fleet = Fleet::with(&world, |settings| settings.lease_policy = LeasePolicy::Fence);
+    start(&fleet, &world);
+    fleet.agrees(&world).await;
+}
+
+/// No request is accepted by an instance that does not hold its lease.
+fn nobody_serves_unleased(report: &Report) -> Vec<Violation> {
+    let unleased = report
+        .history
+        .moments()
+        .iter()
+        .filter(|moment| matches!(moment.event, Event::Fact(Fact::RequestAccepted { epoch: None, .. })));
+    unleased
+        .map(|moment| Violation::new("L10", moment.at, format!("{} serves without a lease", moment.node)))
+        .collect()
 }
 
 pub(crate) fn start(fleet: &Fleet, world: &World) {

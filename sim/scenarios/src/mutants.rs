@@ -74,9 +74,10 @@ fn killed(mutation: Mutation, mutant: &Scenario, outcome: &Outcome) -> Kill {
     }
 }
 
-/// Looks for all these bugs, on so many threads, and says of each whether it was found.
+/// Looks for all these bugs, under so many seeds of each scenario and on so many threads, and says of each whether it was found.
 pub fn hunt_all(
     mutations: &[Mutation],
+    seeds: u64,
     jobs: usize,
     told: impl Fn(Mutation, Option<&Kill>) + Sync,
 ) -> Vec<Kill> {
@@ -89,7 +90,7 @@ pub fn hunt_all(
             scope.spawn(|| {
                 loop {
                     let Some(mutation) = lock(&waiting).pop_front() else { return };
-                    let kill = hunt(mutation, &scenarios, SEEDS_MAX);
+                    let kill = hunt(mutation, &scenarios, seeds);
                     told(mutation, kill.as_ref());
                     lock(&kills).extend(kill);
                 }

@@ -50,6 +50,7 @@ scenarios! {
     bus_clients: SEEDS,
     lease_expiry: SEEDS,
     slow_store: SEEDS,
+    exclusive_owner: SEEDS,
     failover_storm: SEEDS,
     suspended_machine: SEEDS,
     deregistration: SEEDS,
