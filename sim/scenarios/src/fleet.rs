@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use slipring::record::Record;
 use slipring::{
-    Client, Context, DistributedRuntime, Endpoint, Fault as Refusal, Serving, Settings, WatchState,
+    Client, Context, DistributedRuntime, Endpoint, Fault as Refusal, LeaseState, Serving, Settings,
+    WatchState,
 };
 use slipring_core::{Environment, EnvironmentExt};
 use slipring_memory::Profile;
@@ -274,8 +275,14 @@ impl Fleet {
                 return Some(format!("{} has not started", living.name()));
             }
         }
-        let serve = state.workers.values().filter(|worker| worker.serves && worker.node.is_alive());
-        let serve: BTreeSet<u64> = serve.map(|worker| worker.runtime.instance_id()).collect();
+        let serve: Vec<_> =
+            state.workers.values().filter(|worker| worker.serves && worker.node.is_alive()).collect();
+        // A lease that its store gave more time keeps the record of an owner who has lost it.
+        let held = |worker: &Worker| matches!(worker.runtime.lease().get(), LeaseState::Held { .. });
+        if let Some(worker) = serve.iter().find(|worker| !held(worker)) {
+            return Some(format!("{} has no lease", worker.node.name()));
+        }
+        let serve: BTreeSet<u64> = serve.iter().map(|worker| worker.runtime.instance_id()).collect();
         let stored = stored(world);
         if stored != serve {
             return Some(format!("{stored:?} are registered, and {serve:?} serve"));
