@@ -3,11 +3,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use slipring_core::mutation::Mutation;
 use slipring_core::{
-    BoxFuture, Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, EnvironmentExt,
-    Error, Message, Messaging, MessagingCapabilities, Result, Task,
+    BoxFuture, Discovery, DiscoveryCapabilities, Effect, Environment, EnvironmentExt, Error, Message,
+    Messaging, MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
@@ -35,26 +34,6 @@ impl Platform {
     /// Publishes. Through the pointer's own implementation of the trait it would be a box more for each message.
     pub(crate) fn publish(&self, message: Message) -> BoxFuture<'_, Result<()>> {
         (*self.messaging).publish(message)
-    }
-
-    /// What identifies the store: an unleased value, written once by whoever comes first, and again after the
-    /// store was emptied.
-    pub(crate) async fn store_identity(&self) -> Result<Bytes> {
-        let key = self.deployment.store_key();
-        let identity = async {
-            loop {
-                if let Some(entry) = self.discovery.entry(&key).await? {
-                    return Ok(entry.value);
-                }
-                let fresh = Bytes::from(format!("{:016x}", self.environment.random("store identity")));
-                match self.discovery.create(key.clone(), fresh.clone(), None).await? {
-                    Commit::Applied(_) => return Ok(fresh),
-                    // Somebody else was faster: read theirs.
-                    Commit::Refused => {}
-                }
-            }
-        };
-        self.within("reading the store's identity", identity).await
     }
 
     /// Is this bug switched on?

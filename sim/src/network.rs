@@ -44,7 +44,6 @@ impl Net {
     }
 
     /// Listens as `host`.
-    #[cfg_attr(not(feature = "turmoil"), expect(unused_variables, reason = "in memory all hosts are one"))]
     pub(crate) async fn listen(
         &self,
         sockets: &Sockets,

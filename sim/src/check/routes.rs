@@ -20,9 +20,7 @@ pub(super) fn check(history: &History, ledger: &Ledger<'_>, found: &mut Findings
             keys.entry(name).or_default().push(key);
         }
     }
-    // After the store was put back to its own past a view may be a mixture of both, which revisions do not tell.
-    let replaced = ledger.stores.get(1).map_or(usize::MAX, |store| store.begins);
-    for (place, moment) in history.moments().iter().enumerate().take(replaced) {
+    for (place, moment) in history.moments().iter().enumerate() {
         let Event::Fact(Fact::RouteChosen { endpoint, instance, revision }) = &moment.event else { continue };
         let name = record_key(endpoint, *instance);
         let Some(keys) = keys.get(name.as_str()) else { continue };
