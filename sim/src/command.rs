@@ -22,10 +22,12 @@ mod arguments;
 mod doctor;
 mod explore;
 mod replay;
+mod sentry;
 
 use std::io::{self, ErrorKind, Write};
 use std::panic;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use self::arguments::Order;
 use crate::Scenario;
@@ -120,6 +122,11 @@ fn quietly<T>(act: impl FnOnce() -> T) -> T {
     let done = act();
     panic::set_hook(hook);
     done
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures the machine, not a simulation")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A word of a command line, as a shell reads it.

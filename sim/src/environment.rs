@@ -13,7 +13,7 @@ use slipring_core::{
 use self::tasks::Tasks;
 use crate::history::{Death, Event};
 use crate::network::{Net, Network, Sockets};
-use crate::pace::{Pace, Paced};
+use crate::pace::{Pace, Paced, Steps};
 use crate::random::Streams;
 use crate::run::panic_text;
 use crate::trace::Log;
@@ -159,6 +159,11 @@ impl SimEnvironment {
         self.state.lock().expect("no code panics while it holds the lock")
     }
 
+    /// The steps of a task.
+    fn steps(&self, task: &'static str) -> Steps {
+        Steps { log: self.log.clone(), node: self.name.clone(), task }
+    }
+
     fn check(&self) -> Result<()> {
         if self.is_crashed() {
             return Err(Error::unavailable(&*self.name, "this node has crashed", Effect::None));
@@ -198,7 +203,7 @@ impl Environment for SimEnvironment {
         };
         let (task, run) = Task::new(name, Box::pin(traced));
         if let Some(tasks) = &mut self.state().tasks {
-            tasks.spawn(Paced::new(self.pace.clone(), Box::pin(run)));
+            tasks.spawn(Paced::new(self.pace.clone(), self.steps(name), Box::pin(run)));
         }
         task
     }

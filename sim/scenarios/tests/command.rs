@@ -1,6 +1,7 @@
 //! The command line, as a process.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,6 +56,50 @@ fn exploring_counts_seeds() {
     assert_eq!(explored.code, 0, "{explored:?}");
     for part in ["sound: 20 seeds, 0 of them break a promise", "seeds/s", "h simulated"] {
         assert!(explored.out.contains(part), "{explored:?}");
+    }
+}
+
+/// Exploring counts in how many seeds each rare situation was met, and says which were met in none.
+#[test]
+fn exploring_counts_rare_situations() {
+    let explored = run(SOUND, "explore --scenario lease_expiry --seeds 0..40 --jobs 2");
+    assert_eq!(explored.code, 0, "{explored:?}");
+    let head = "Rare situations, and in how many of the 40 seeds each was met:\n";
+    let (_, told) = explored.out.split_once(head).unwrap();
+    let (met, never) = told.split_once("Never met: ").unwrap();
+    let met: BTreeMap<&str, u64> = met
+        .lines()
+        .map(|line| line.trim().split_once(' ').unwrap())
+        .map(|(runs, name)| (name, runs.parse().unwrap()))
+        .collect();
+    assert!(met["lease_expired"] > 0 && met.values().all(|runs| (1..=40).contains(runs)), "{met:?}");
+    let never: Vec<&str> = never.trim().split(", ").collect();
+    // Shared watches are not gone on with.
+    assert!(
+        never.contains(&"watch_resumed") && never.iter().all(|name| !met.contains_key(name)),
+        "{never:?}"
+    );
+    assert_eq!(met.len() + never.len(), slipring_sim::probes::KNOWN.len());
+}
+
+/// A run in which time stands still is a violation, with the line that shows it again, however it comes about: the
+/// run ends itself if a task wakes itself for ever; if one keeps its thread, the process ends.
+#[test]
+fn time_that_stands_still_is_a_violation() {
+    for (scenario, culprit) in [("restless", "task program of "), ("stuck", "no task of a node took a step")]
+    {
+        let patience = if scenario == "stuck" { "--patience 1" } else { "" };
+        let explored =
+            run(BROKEN, &format!("explore --scenario {scenario} --seeds 0..8 --jobs 2 {patience}"));
+        let line = explored.out.lines().last().unwrap_or_default();
+        let replayed = Command::new("sh").args(["-c", &format!("{line} {patience}")]).output().unwrap();
+        let text = String::from_utf8(replayed.stdout).unwrap();
+        for (code, told) in [(Some(explored.code), &explored.out), (replayed.status.code(), &text)] {
+            assert_eq!(code, Some(1), "{told}");
+            for part in ["breaks a promise:", "standstill (time passes", culprit, "To see it again:"] {
+                assert!(told.contains(part), "no {part:?} in {told}");
+            }
+        }
     }
 }
 

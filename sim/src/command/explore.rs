@@ -6,20 +6,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::arguments::{Explore, Run};
-use super::{Done, Verdict, account, quietly};
+use super::sentry::{Post, Sentry};
+use super::{Done, Verdict, account, now, quietly};
 use crate::Scenario;
+use crate::probes::Probes;
 
 /// Runs seeds on several threads. How it goes is told on stderr; what was found, on `out`.
 pub(super) fn explore(order: &Explore<'_>, out: &mut impl Write) -> Done {
     let mut broken = false;
     for scenario in &order.scenarios {
-        let found = quietly(|| run_seeds(scenario, order))?;
+        let (found, probes) = quietly(|| run_seeds(scenario, order, out))?;
         broken |= found.failed > 0;
         writeln!(out, "{}: {found}", scenario.name())?;
+        tell_probes(scenario, &probes, out)?;
         // The first one last, and at length: what is to be pasted is the last line.
         for seed in found.failures.iter().rev() {
-            let run = Run { scenario, seed: *seed, engine: order.engine, schedule: None };
-            let outcome = quietly(|| run.outcome());
+            let run =
+                Run { scenario, seed: *seed, engine: order.engine, schedule: None, patience: order.patience };
+            let outcome = quietly(|| run.outcome(out))?;
             writeln!(out)?;
             if found.failures.first() == Some(seed) {
                 account::tell(&run, &outcome, out)?;
@@ -42,30 +46,59 @@ struct Ran {
     events: usize,
 }
 
-fn run_seeds(scenario: &Scenario, order: &Explore<'_>) -> io::Result<Found> {
+/// In how many of the seeds each rare situation was met; and, in a line of their own, which were met in none.
+fn tell_probes(scenario: &Scenario, probes: &Probes, out: &mut impl Write) -> io::Result<()> {
+    let runs = probes.runs();
+    writeln!(out, "Rare situations, and in how many of the {runs} seeds each was met:")?;
+    for (name, met) in probes.all().filter(|(_, met)| *met > 0) {
+        writeln!(out, "{met:>8} {name}")?;
+    }
+    let own = probes.missing(scenario.probes().iter().map(String::as_str));
+    let never: Vec<_> = probes.never().into_iter().chain(own).collect();
+    if never.is_empty() { Ok(()) } else { writeln!(out, "Never met: {}", never.join(", ")) }
+}
+
+fn run_seeds(scenario: &Scenario, order: &Explore<'_>, out: &mut impl Write) -> io::Result<(Found, Probes)> {
     let next = AtomicU64::new(order.seeds.start);
     let (sender, ran) = sync_channel(RESULTS_MAX);
+    let posts: Vec<Post> = (0..order.jobs).map(|_| Post::default()).collect();
     std::thread::scope(|scope| {
-        for _ in 0..order.jobs {
+        let jobs = posts.iter().map(|post| {
             let (next, sender) = (&next, sender.clone());
-            scope.spawn(move || work(scenario, order, next, &sender));
-        }
+            scope.spawn(move || work(scenario, order, next, &sender, post))
+        });
+        let jobs: Vec<_> = jobs.collect();
         drop(sender);
-        gather(scenario, order, &ran)
+        let found = gather(scenario, order, &ran, &posts, out)?;
+        let mut probes = Probes::new();
+        for job in jobs {
+            probes.merge(&job.join().map_err(|_| io::Error::other("a checker panicked"))?);
+        }
+        Ok((found, probes))
     })
 }
 
 /// How many results may wait to be counted.
 const RESULTS_MAX: usize = 1_024;
 
-/// Runs one seed after the other until there is none left, or nobody listens.
-fn work(scenario: &Scenario, order: &Explore<'_>, next: &AtomicU64, sender: &SyncSender<Ran>) {
+/// Runs one seed after the other until there is none left, or nobody listens. Returns what rare situations they met.
+fn work(
+    scenario: &Scenario,
+    order: &Explore<'_>,
+    next: &AtomicU64,
+    sender: &SyncSender<Ran>,
+    post: &Post,
+) -> Probes {
+    let mut probes = Probes::new();
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if !order.seeds.contains(&seed) {
-            return;
+            return probes;
         }
-        let outcome = scenario.replay_on(order.engine, seed, scenario.schedule(seed));
+        let pulse = post.begin(seed);
+        let outcome = scenario.replay_watched(order.engine, seed, scenario.schedule(seed), pulse);
+        post.end();
+        probes.merge(&Probes::of(&outcome.report.history));
         let moments = outcome.report.history.moments();
         let ran = Ran {
             seed,
@@ -74,13 +107,20 @@ fn work(scenario: &Scenario, order: &Explore<'_>, next: &AtomicU64, sender: &Syn
             events: moments.len(),
         };
         if sender.send(ran).is_err() {
-            return;
+            return probes;
         }
     }
 }
 
 /// Counts until all are done.
-fn gather(scenario: &Scenario, order: &Explore<'_>, ran: &Receiver<Ran>) -> io::Result<Found> {
+fn gather(
+    scenario: &Scenario,
+    order: &Explore<'_>,
+    ran: &Receiver<Ran>,
+    posts: &[Post],
+    out: &mut impl Write,
+) -> io::Result<Found> {
+    let mut sentry = Sentry::new(scenario, order.engine, order.patience);
     let (mut progress, mut found) = (Progress::new(scenario, order), Found::new());
     loop {
         match ran.recv_timeout(PROGRESS_EVERY) {
@@ -88,6 +128,7 @@ fn gather(scenario: &Scenario, order: &Explore<'_>, ran: &Receiver<Ran>) -> io::
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
+        sentry.look(posts, out)?;
         progress.tell(&found)?;
     }
     progress.end()?;
@@ -173,9 +214,4 @@ impl<'a> Progress<'a> {
     fn end(&self) -> io::Result<()> {
         if self.terminal { write!(io::stderr(), "\r\x1b[K") } else { Ok(()) }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "it measures the machine, not a simulation")]
-fn now() -> Instant {
-    Instant::now()
 }

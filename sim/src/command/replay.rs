@@ -9,7 +9,7 @@ use crate::picture::Picture;
 
 /// Runs a seed, keeps what is to be kept of it, and tells of it.
 pub(super) fn replay(order: &Replay<'_>, out: &mut impl Write) -> Done {
-    let outcome = order.run.outcome();
+    let outcome = order.run.outcome(out)?;
     if let Some(path) = &order.trace {
         write(path, Trace::from(&outcome.report.history).as_str())?;
     }
@@ -24,8 +24,8 @@ pub(super) fn replay(order: &Replay<'_>, out: &mut impl Write) -> Done {
 
 /// Runs a seed, and makes the schedule small under which it breaks a promise, if it does.
 pub(super) fn shrink(order: &Shrink<'_>, out: &mut impl Write) -> Done {
-    let Run { scenario, seed, engine, .. } = order.run;
-    let outcome = quietly(|| order.run.outcome());
+    let Run { scenario, seed, engine, patience, .. } = order.run;
+    let outcome = quietly(|| order.run.outcome(out))?;
     let Some(first) = outcome.violations.first() else {
         account::tell(&order.run, &outcome, out)?;
         return Ok(Verdict::Kept);
@@ -42,8 +42,8 @@ pub(super) fn shrink(order: &Shrink<'_>, out: &mut impl Write) -> Done {
         }
         Some(path) => {
             write(path, &(smallest.to_json() + "\n"))?;
-            let run = Run { scenario, seed, engine, schedule: Some((path.clone(), smallest)) };
-            account::tell(&run, &quietly(|| run.outcome()), out)?;
+            let run = Run { scenario, seed, engine, patience, schedule: Some((path.clone(), smallest)) };
+            account::tell(&run, &quietly(|| run.outcome(out))?, out)?;
         }
     }
     Ok(Verdict::Broken)
