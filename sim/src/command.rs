@@ -24,8 +24,10 @@ mod explore;
 mod replay;
 mod sentry;
 
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::panic;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -127,6 +129,11 @@ fn quietly<T>(act: impl FnOnce() -> T) -> T {
 #[expect(clippy::disallowed_methods, reason = "it measures the machine, not a simulation")]
 fn now() -> Instant {
     Instant::now()
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let failed = |error| io::Error::other(format!("cannot write {}: {error}", path.display()));
+    fs::write(path, text).map_err(failed)
 }
 
 /// A word of a command line, as a shell reads it.

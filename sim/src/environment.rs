@@ -49,7 +49,6 @@ struct State {
     streams: Streams,
     /// What wall time adds to the monotonic clock.
     wall_at_start: SystemTime,
-    facts: Vec<Fact>,
     /// The tasks that were started; none any more after a crash.
     tasks: Option<Tasks>,
 }
@@ -67,7 +66,6 @@ impl SimEnvironment {
         let state = State {
             streams,
             wall_at_start: SystemTime::UNIX_EPOCH + WALL_TIME_AT_START,
-            facts: Vec::new(),
             tasks: Some(Tasks::here()),
         };
         let network = network.into();
@@ -110,9 +108,10 @@ impl SimEnvironment {
         }
     }
 
-    /// What the component model did here, in order.
+    /// What the component model did here, in order; in a world whose history is
+    /// [taken](crate::World::take_history), since that was done last.
     pub fn facts(&self) -> Vec<Fact> {
-        self.state().facts.clone()
+        self.log.facts(&self.name)
     }
 
     /// F13: no task takes a step until [`resume`](Self::resume) was called as often as this. Time passes.
@@ -218,7 +217,6 @@ impl Environment for SimEnvironment {
 
     fn observe(&self, fact: &Fact) {
         self.log.add(&self.name, Event::Fact(fact.clone()));
-        self.state().facts.push(fact.clone());
     }
 }
 

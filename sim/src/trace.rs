@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use slipring_core::Fact;
 use tokio::time::Instant;
 
 use crate::history::{Event, History, Moment};
@@ -139,6 +140,17 @@ impl Log {
     /// What was written so far.
     pub(crate) fn snapshot(&self) -> History {
         self.history().clone()
+    }
+
+    /// The facts of a node among it, in order.
+    pub(crate) fn facts(&self, of: &str) -> Vec<Fact> {
+        let history = self.history();
+        let here = history.moments().iter().filter(|moment| &*moment.node == of);
+        let facts = here.filter_map(|moment| match &moment.event {
+            Event::Fact(fact) => Some(fact.clone()),
+            _ => None,
+        });
+        facts.collect()
     }
 
     /// What was written so far; the log is empty then, and goes on.

@@ -1,7 +1,7 @@
 //! The command line, as a process.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,6 +80,23 @@ fn exploring_counts_rare_situations() {
         "{never:?}"
     );
     assert_eq!(met.len() + never.len(), slipring_sim::probes::KNOWN.len());
+}
+
+/// The hashes of the runs are the same however many jobs there are, and differ from seed to seed.
+#[test]
+fn exploring_keeps_hashes() {
+    let hashes = |jobs: u32| {
+        let path = file(&format!("hashes {jobs}"));
+        let seeds = format!("explore --scenario sound --seeds 3..23 --jobs {jobs} --hashes");
+        let explored = Command::new(BROKEN).args(seeds.split(' ')).arg(&path).output().unwrap();
+        assert_eq!(explored.status.code(), Some(0));
+        fs::read_to_string(path).unwrap()
+    };
+    let told = hashes(1);
+    assert_eq!(told, hashes(3));
+    let lines: BTreeMap<_, _> = told.lines().map(|line| line.rsplit_once(' ').unwrap()).collect();
+    assert!(lines.contains_key("sound 3") && lines.contains_key("sound 22"));
+    assert_eq!(lines.values().collect::<BTreeSet<_>>().len(), 20, "{told}");
 }
 
 /// A run in which time stands still is a violation, with the line that shows it again, however it comes about: the

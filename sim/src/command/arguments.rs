@@ -29,6 +29,8 @@ pub(super) struct Explore<'a> {
     pub(super) seeds: Range<u64>,
     pub(super) engine: Engine,
     pub(super) jobs: usize,
+    /// Where the hash of each run goes.
+    pub(super) hashes: Option<PathBuf>,
     /// How long a run may stand still.
     pub(super) patience: Duration,
 }
@@ -129,7 +131,8 @@ fn order<'a>(scenarios: &'a [Scenario], matches: &ArgMatches) -> io::Result<Orde
             let seeds = given.get_one::<Range<u64>>("seeds").expect("it is required").clone();
             let jobs = given.get_one::<u64>("jobs").and_then(|jobs| usize::try_from(*jobs).ok());
             let jobs = jobs.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
-            Order::Explore(Explore { scenarios, seeds, engine, jobs, patience: patience(given) })
+            let (hashes, patience) = (given.get_one("hashes").cloned(), patience(given));
+            Order::Explore(Explore { scenarios, seeds, engine, jobs, hashes, patience })
         }
         Some(("replay", given)) => {
             let (trace, html) = (given.get_one("trace").cloned(), given.get_one("html").cloned());
@@ -226,6 +229,10 @@ fn grammar(scenarios: &[Scenario]) -> Command {
             .arg(seeds.help("The seeds, without the last"))
             .arg(engine.clone())
             .arg(patience.clone())
+            .arg(file(
+                "hashes",
+                "Where the hash of each run goes, a line for each; equal runs have equal ones",
+            ))
             .arg(jobs.help("How many seeds run at once; as many as there are processors if it is left out")),
         one("replay")
             .about("Runs one seed, and says what happened")

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::arguments::{Explore, Run};
 use super::sentry::{Post, Sentry};
-use super::{Done, Verdict, account, now, quietly};
+use super::{Done, Verdict, account, now, quietly, write};
 use crate::Scenario;
 use crate::probes::Probes;
 
 /// Runs seeds on several threads. How it goes is told on stderr; what was found, on `out`.
 pub(super) fn explore(order: &Explore<'_>, out: &mut impl Write) -> Done {
-    let mut broken = false;
+    let (mut broken, mut hashes) = (false, String::new());
     for scenario in &order.scenarios {
         let (found, probes) = quietly(|| run_seeds(scenario, order, out))?;
         broken |= found.failed > 0;
+        for (seed, hash) in &found.hashes {
+            hashes += &format!("{} {seed} {hash:016x}\n", scenario.name());
+        }
         writeln!(out, "{}: {found}", scenario.name())?;
         tell_probes(scenario, &probes, out)?;
         // The first one last, and at length: what is to be pasted is the last line.
@@ -32,6 +35,7 @@ pub(super) fn explore(order: &Explore<'_>, out: &mut impl Write) -> Done {
             }
         }
     }
+    order.hashes.as_ref().map_or(Ok(()), |path| write(path, &hashes))?;
     Ok(Verdict::of(broken))
 }
 
@@ -41,6 +45,8 @@ const FAILURES_MAX: usize = 3;
 /// What came of one seed.
 struct Ran {
     seed: u64,
+    /// If it is wanted.
+    hash: Option<u64>,
     failed: bool,
     simulated: Duration,
     events: usize,
@@ -96,13 +102,14 @@ fn work(
             return probes;
         }
         let pulse = post.begin(seed);
-        let outcome = scenario.replay_watched(order.engine, seed, scenario.schedule(seed), pulse);
+        let (report, violations) = scenario.judged(order.engine, seed, scenario.schedule(seed), pulse);
         post.end();
-        probes.merge(&Probes::of(&outcome.report.history));
-        let moments = outcome.report.history.moments();
+        probes.merge(&Probes::of(&report.history));
+        let moments = report.history.moments();
         let ran = Ran {
             seed,
-            failed: !outcome.violations.is_empty(),
+            hash: order.hashes.as_ref().map(|_| report.hash()),
+            failed: !violations.is_empty(),
             simulated: moments.last().map(|moment| moment.at).unwrap_or_default(),
             events: moments.len(),
         };
@@ -146,20 +153,23 @@ struct Found {
     failed: u64,
     /// The failing seeds with the lowest numbers.
     failures: BTreeSet<u64>,
+    /// The hash of each run, if they are wanted.
+    hashes: BTreeMap<u64, u64>,
     simulated: Duration,
     events: usize,
 }
 
 impl Found {
     fn new() -> Self {
-        let (failures, simulated) = (BTreeSet::new(), Duration::ZERO);
-        Self { began: now(), seeds: 0, failed: 0, failures, simulated, events: 0 }
+        let (failures, hashes, simulated) = Default::default();
+        Self { began: now(), seeds: 0, failed: 0, failures, hashes, simulated, events: 0 }
     }
 
     fn add(&mut self, ran: &Ran) {
         self.seeds += 1;
         self.simulated += ran.simulated;
         self.events += ran.events;
+        self.hashes.extend(ran.hash.map(|hash| (ran.seed, hash)));
         if ran.failed {
             self.failed += 1;
             self.failures.insert(ran.seed);

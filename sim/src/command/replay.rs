@@ -1,9 +1,7 @@
-use std::fs;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::Write;
 
 use super::arguments::{Replay, Run, Shrink};
-use super::{Done, Verdict, account, quietly};
+use super::{Done, Verdict, account, quietly, write};
 use crate::Trace;
 use crate::picture::Picture;
 
@@ -47,9 +45,4 @@ pub(super) fn shrink(order: &Shrink<'_>, out: &mut impl Write) -> Done {
         }
     }
     Ok(Verdict::Broken)
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let failed = |error| io::Error::other(format!("cannot write {}: {error}", path.display()));
-    fs::write(path, text).map_err(failed)
 }
