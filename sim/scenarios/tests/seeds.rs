@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use scenarios::mutants::mutated;
 use slipring_core::mutation::Mutation;
@@ -118,6 +119,23 @@ fn f39_histories_are_not_mixed() {
         assert!(violations.is_empty(), "{name}: {}", violations[0]);
         assert!(!going_on.replay(seed, schedule).violations.is_empty(), "{name}");
     }
+}
+
+/// A simulated week of the whole component model, with all that happened in it and its judgement, fits into little
+/// memory, where the system tells.
+#[test]
+fn a_week_takes_little_memory() {
+    const RESIDENT_KIB_MAX: u64 = 128 * 1024;
+    let outcome = scenario("long_soak").run(0);
+    let moments = outcome.report.history.moments();
+    assert!(
+        moments.last().unwrap().at >= Duration::from_secs(7 * 24 * 3600) && outcome.violations.is_empty()
+    );
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.map_or(0, |peak| peak.trim().trim_end_matches(" kB").parse().unwrap());
+    println!("{} events, at most {peak} KiB resident", moments.len());
+    assert!(peak < RESIDENT_KIB_MAX, "{peak} KiB");
 }
 
 /// Promise 6: the real runtimes are the same run each time: a seed of each scenario gives the same hash twice.
