@@ -69,6 +69,7 @@ pub use self::endpoint::{Context, Fault, HealthCheck, Serve, Serving, TraceConte
 pub use self::event::{Event, EventStream, Events};
 pub use self::lifecycle::{LeaseState, Lifecycle, Outcome, PhaseReport, StopReport};
 pub use self::observed::Observer;
+pub use self::plane::local::LocalPlane;
 pub use self::registry::{Instance, InstanceChange, Instances, Registry, WatchState};
 pub use self::runtime::{DistributedRuntime, RuntimeBuilder};
 pub use self::settings::{LeasePolicy, Settings};

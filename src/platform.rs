@@ -1,6 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use slipring_core::{
 
 use crate::Settings;
 use crate::name::Deployment;
+use crate::plane::local::LocalPlane;
 
 /// What every part of a runtime stands on. Parts hold this, never the runtime, so that dropping the runtime
 /// ends them all.
@@ -23,6 +25,10 @@ pub(crate) struct Platform {
     pub(crate) messaging_can: MessagingCapabilities,
     pub(crate) settings: Settings,
     pub(crate) deployment: Deployment,
+    /// How many calls of this runtime are under way.
+    pub(crate) calls: AtomicUsize,
+    /// The endpoints of this process.
+    pub(crate) local: LocalPlane,
     /// The id of the runtime's first lease; never changes.
     pub(crate) instance: u64,
 }

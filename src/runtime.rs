@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::lifecycle::{LeaseHolder, LeaseState, Outcome, Phases, StopReport};
 use crate::name::{Deployment, Reference};
 use crate::observed::{Observed, Observer};
 use crate::plane::caller::Caller;
+use crate::plane::local::LocalPlane;
 use crate::platform::{Platform, within};
 use crate::registry::{Registration, Registry};
 use crate::settings::Settings;
@@ -129,7 +130,7 @@ impl DistributedRuntime {
 
     /// How many calls of this runtime are under way.
     pub fn calls_in_flight(&self) -> usize {
-        self.inner.caller.in_flight()
+        self.platform().calls.load(Ordering::Relaxed)
     }
 
     /// Is it stopping, or stopped? To look at and to wait for.
@@ -243,6 +244,7 @@ pub struct RuntimeBuilder {
     /// Where the backends are that were not handed in.
     addresses: Option<(Address, Address)>,
     deployment: Deployment,
+    local: LocalPlane,
     settings: Settings,
 }
 
@@ -270,6 +272,12 @@ impl RuntimeBuilder {
     #[cfg(feature = "memory")]
     pub fn memory(self, world: &slipring_memory::MemoryWorld) -> Self {
         self.discovery(world.discovery()).messaging(world.messaging())
+    }
+
+    /// Calls the endpoints of other runtimes in this process directly, if they were given the same plane.
+    pub fn local(mut self, plane: &LocalPlane) -> Self {
+        self.local = plane.clone();
+        self
     }
 
     /// What stands for the machine; by default the real one ([`SystemEnvironment`]).
@@ -321,6 +329,8 @@ impl RuntimeBuilder {
             messaging_can,
             settings,
             deployment: self.deployment,
+            calls: AtomicUsize::new(0),
+            local: self.local,
             instance: lease.instance(),
         });
         let inner = Inner {

@@ -19,6 +19,8 @@ use super::route::Choice;
 use super::{Client, Responses};
 use crate::endpoint::{Context, Metadata, TraceContext};
 use crate::plane::caller::Call;
+use crate::plane::incoming::{Incoming, Way};
+use crate::plane::local;
 use crate::registry::{Instance, WatchState};
 
 /// The longest deadline and inactivity limit: a year, which no clock overflows.
@@ -232,10 +234,17 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         let platform = self.client.runtime.platform();
         let now = Instant::now();
         let call = Call { number, now, remaining: limits.deadline.saturating_duration_since(now) };
-        let mut headers = Headers::new();
         let trace = self.metadata.trace.as_ref().map(|trace| trace.hop(&*platform.environment));
-        Metadata { trace, ..self.metadata.clone() }.write(&mut headers)?;
+        let metadata = Metadata { trace, ..self.metadata.clone() };
         let busy = instance.standing().begin();
+        if let Some(worker) = instance.subject().and_then(|at| platform.local.worker(instance.id(), at)) {
+            let window = platform.settings.stream_items_max;
+            let local = local::open(&worker, &call, window, metadata, payload);
+            let incoming = Incoming::new(platform, Way::Local(local));
+            return Reply::first(incoming, instance.clone(), now, limits, busy, ended).await;
+        }
+        let mut headers = Headers::new();
+        metadata.write(&mut headers)?;
         let mut open = pin!(self.client.runtime.caller().open(
             call,
             instance.clone(),

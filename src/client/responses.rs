@@ -13,7 +13,7 @@ use slipring_core::{Effect, Environment, Error, Fact, Result};
 use tokio::time::{Instant, Sleep};
 
 use crate::codec::Codec;
-use crate::plane::caller::Incoming;
+use crate::plane::incoming::Incoming;
 use crate::registry::{Busy, Instance};
 
 /// The items of one response, as a stream.

@@ -11,7 +11,7 @@ use crate::codec::Codec;
 use crate::component::Endpoint;
 use crate::lifecycle::Lifecycle;
 use crate::observed::{Observed, Observer};
-use crate::plane::server::Limits;
+use crate::plane::worker::Limits;
 
 /// How many requests an endpoint works on at a time, if nothing else is said.
 const CONCURRENCY: usize = 1024;
@@ -25,7 +25,8 @@ const QUEUE: usize = 1024;
 ///
 /// # Where handlers run
 /// In a task for each request. But while the requests of the endpoint are done within 20 us on average without a
-/// pause, each begins in the task that receives them, and gets one of its own when it has to wait.
+/// pause, each begins in the task that receives them, and gets one of its own when it has to wait. A call from
+/// within the process is received by whoever calls, which need not be a task at all.
 ///
 /// # Errors
 /// [`AlreadyExists`](crate::Error::AlreadyExists) if this runtime serves the endpoint already;

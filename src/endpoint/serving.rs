@@ -12,7 +12,8 @@ use super::serve::{Options, Serve};
 use crate::lifecycle::{Lifecycle, Outcome, Phases, StopReport};
 use crate::name::{EndpointPath, InstancePath};
 use crate::observed::{Observed, Observer};
-use crate::plane::server::{Plan, Server};
+use crate::plane::server::Server;
+use crate::plane::worker::Plan;
 use crate::platform::Platform;
 use crate::record::{Labels, Record};
 use crate::registry::{Claim, Registration, SharedService};
@@ -81,7 +82,7 @@ impl Serving {
             record,
             stage: Mutex::new(Stage { withdrawn: false, health: None }),
             lifecycle,
-            stats: server.stats().clone(),
+            stats: server.worker().stats().clone(),
             server: tokio::sync::Mutex::new(server),
             stopped: OnceCell::new(),
             claim,
@@ -245,12 +246,12 @@ impl ServingParts {
             })
             .await;
         let mut server = self.server.lock().await;
-        server.refuse();
+        server.worker().refuse();
         let skipped = self.platform.mutated(Mutation::DrainIsSkipped);
         let patience = if skipped { Duration::ZERO } else { settings.drain_timeout };
         phases
             .run("drain", async {
-                match server.drain(patience, settings.close_timeout).await {
+                match server.worker().drain(patience, settings.close_timeout).await {
                     0 => Outcome::Done,
                     left => Outcome::Abandoned(left),
                 }
