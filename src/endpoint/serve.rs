@@ -11,6 +11,7 @@ use crate::codec::Codec;
 use crate::component::Endpoint;
 use crate::lifecycle::Lifecycle;
 use crate::observed::{Observed, Observer};
+use crate::plane::Plane;
 use crate::plane::worker::Limits;
 
 /// How many requests an endpoint works on at a time, if nothing else is said.
@@ -48,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) health: Option<HealthCheck>,
     pub(crate) stats: Option<StatsHandler>,
+    pub(crate) planes: Vec<Plane>,
 }
 
 impl Serve {
@@ -58,6 +60,7 @@ impl Serve {
             labels: BTreeMap::new(),
             health: None,
             stats: None,
+            planes: Plane::ALL.to_vec(),
         };
         Self { endpoint, handler: Arc::new(handler), options, lifecycle: Observed::new(Lifecycle::Created) }
     }
@@ -88,6 +91,13 @@ impl Serve {
     /// A label for selectors: `zone`, `version`, `weight`, or any other.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// The planes that its record lists, of those that the runtime takes part in. The broker is always among them.
+    /// Default: all.
+    pub fn planes(mut self, planes: impl IntoIterator<Item = Plane>) -> Self {
+        self.options.planes = planes.into_iter().collect();
         self
     }
 

@@ -13,7 +13,9 @@ use slipring_core::{Error, Headers, Message, Pattern, Result, Subject, Subscribe
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use self::slot::{Look, Slot};
+use self::slot::Look;
+pub(crate) use self::slot::Slot;
+use super::home::Home;
 use super::incoming::{Incoming, Way};
 use super::queue::Queue;
 use super::wire::{self, Answer, AnswerKind, Control, Ticket};
@@ -101,7 +103,7 @@ impl Caller {
         self.shared.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Sends a request.
+    /// Sends a request, with the address that its answers may come to over a connection.
     ///
     /// # Errors
     /// Those of publishing.
@@ -112,6 +114,7 @@ impl Caller {
         watcher: Arc<Watcher>,
         mut headers: Headers,
         payload: Bytes,
+        home: Option<&str>,
     ) -> Result<Incoming> {
         let shared = &self.shared;
         let subject = routable(&instance)?.clone();
@@ -119,11 +122,15 @@ impl Caller {
         let credit = shared.platform.settings.stream_items_max;
         let ticket = Ticket { call: number, deadline: remaining, credit };
         let reply = shared.reply(&ticket, &mut headers)?;
+        let token = home.map(|address| Home::invite(&shared.platform, address, &mut headers)).transpose()?;
         let request = Message::new(subject, payload).with_reply(reply).with_headers(headers);
         let slot = Arc::new(Slot::new(now, ticket, instance, watcher));
         let sent = Sent { shared: shared.clone(), slot: slot.clone() };
         // Dropped before it is sent, or refused, it is given up like any other.
         let incoming = Incoming::new(&shared.platform, Way::Broker(sent));
+        if let Some(token) = token {
+            shared.platform.homes.wait(number, token, &slot);
+        }
         shared.table().insert(number, slot);
         shared.wake_sweeper();
         match shared.platform.publish(request).await {
@@ -283,8 +290,11 @@ impl Sent {
         self.slot.queue()
     }
 
-    /// Half a window taken: allow as much again.
-    pub(crate) fn took(&self, received: u64) {
+    /// An item of so many bytes was taken, and so many items in all. After half a window: allow as much again.
+    pub(crate) fn took(&self, bytes: usize, received: u64) {
+        if let Some(home) = self.slot.home() {
+            return home.consumed(bytes, 1);
+        }
         let window = self.shared.platform.settings.stream_items_max;
         let allowed = received + window;
         let step = (window / 2).max(1);
@@ -296,12 +306,16 @@ impl Sent {
 
     /// Nobody waits any more: the worker is told.
     pub(crate) fn cancel(&self) {
+        if let Some(home) = self.slot.home() {
+            return home.cancel();
+        }
         self.shared.control(Control::Cancel, &self.slot.instance, &self.slot.ticket, 0);
     }
 
     /// It is over.
     pub(crate) fn forget(&self) {
         self.shared.table().swap_remove(&self.slot.ticket.call);
+        self.shared.platform.homes.forget(self.slot.ticket.call);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The answers of one call, whichever plane brings them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -9,14 +10,18 @@ use slipring_core::mutation::Mutation;
 use slipring_core::{Effect, Error, Result};
 
 use super::caller::Sent;
+use super::link_call::LinkCall;
 use super::local::LocalCall;
 use super::queue::{Arrival, Queue};
+use crate::alarm::Alarm;
 use crate::platform::Platform;
 
 /// The answers of one call. Dropping it before the end gives the call up and tells the worker.
 pub(crate) struct Incoming {
     platform: Arc<Platform>,
     way: Way,
+    /// What was brought and is not read yet: taken from the queue together.
+    brought: VecDeque<Arrival>,
     /// Items taken.
     received: u64,
     over: bool,
@@ -26,6 +31,8 @@ pub(crate) struct Incoming {
 pub(crate) enum Way {
     /// Over the broker.
     Broker(Sent),
+    /// Over a connection.
+    Link(LinkCall),
     /// Within the process.
     Local(Arc<LocalCall>),
 }
@@ -34,14 +41,16 @@ impl Way {
     fn queue(&self) -> &Queue {
         match self {
             Self::Broker(sent) => sent.queue(),
+            Self::Link(call) => call.queue(),
             Self::Local(call) => call.queue(),
         }
     }
 
-    /// So many items were read in all.
-    fn took(&self, items: u64) {
+    /// An item of so many bytes was read, and so many items in all.
+    fn took(&self, bytes: usize, items: u64) {
         match self {
-            Self::Broker(sent) => sent.took(items),
+            Self::Broker(sent) => sent.took(bytes, items),
+            Self::Link(call) => call.took(bytes),
             Self::Local(call) => call.took(items),
         }
     }
@@ -50,6 +59,7 @@ impl Way {
     fn cancel(&self) {
         match self {
             Self::Broker(sent) => sent.cancel(),
+            Self::Link(call) => call.cancel(),
             Self::Local(call) => call.give_up(),
         }
     }
@@ -58,7 +68,7 @@ impl Way {
     fn forget(&self) {
         match self {
             Self::Broker(sent) => sent.forget(),
-            Self::Local(_) => {}
+            Self::Link(_) | Self::Local(_) => {}
         }
     }
 }
@@ -66,7 +76,12 @@ impl Way {
 impl Incoming {
     pub(crate) fn new(platform: &Arc<Platform>, way: Way) -> Self {
         platform.calls.fetch_add(1, Ordering::Relaxed);
-        Self { platform: platform.clone(), way, received: 0, over: false }
+        Self { platform: platform.clone(), way, brought: VecDeque::new(), received: 0, over: false }
+    }
+
+    /// An alarm of the runtime's, not set yet.
+    pub(crate) fn alarm(&self) -> Alarm {
+        self.platform.alarms.alarm()
     }
 
     /// How many items were taken.
@@ -89,13 +104,17 @@ impl Incoming {
         if self.over {
             return Poll::Ready(None);
         }
-        let item = match ready!(self.way.queue().poll(cx)) {
+        let arrival = match self.brought.pop_front() {
+            Some(arrival) => arrival,
+            None => ready!(self.way.queue().poll(&mut self.brought, cx)),
+        };
+        let item = match arrival {
             Arrival::Item { payload, last } => {
                 self.received += 1;
                 if last {
                     self.finish();
                 } else {
-                    self.way.took(self.received);
+                    self.way.took(payload.len(), self.received);
                 }
                 return Poll::Ready(Some(Ok(payload)));
             }

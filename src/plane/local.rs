@@ -30,8 +30,8 @@ pub struct LocalPlane {
     workers: Arc<Mutex<Workers>>,
 }
 
-/// By instance first, in which few comparisons are of texts.
-type Workers = BTreeMap<(u64, Subject), Weak<Worker>>;
+/// By instance, and then by subject.
+type Workers = BTreeMap<u64, BTreeMap<String, Weak<Worker>>>;
 
 impl LocalPlane {
     /// One that nobody uses yet.
@@ -41,15 +41,14 @@ impl LocalPlane {
 
     /// Lists a worker for as long as what is returned lives.
     pub(crate) fn list(&self, instance: u64, subject: &Subject, worker: &Arc<Worker>) -> Listing {
-        let key = (instance, subject.clone());
-        self.lock().insert(key.clone(), Arc::downgrade(worker));
-        Listing { plane: self.clone(), key, worker: Arc::downgrade(worker) }
+        let (subject, worker) = (subject.to_string(), Arc::downgrade(worker));
+        self.lock().entry(instance).or_default().insert(subject.clone(), worker.clone());
+        Listing { plane: self.clone(), instance, subject, worker }
     }
 
     /// The worker of an instance, if it is in this process.
-    pub(crate) fn worker(&self, instance: u64, subject: &Subject) -> Option<Arc<Worker>> {
-        // The key is cloned for the lookup: a subject is a pointer.
-        self.lock().get(&(instance, subject.clone())).and_then(Weak::upgrade)
+    pub(crate) fn worker(&self, instance: u64, subject: &str) -> Option<Arc<Worker>> {
+        self.lock().get(&instance)?.get(subject)?.upgrade()
     }
 
     fn lock(&self) -> MutexGuard<'_, Workers> {
@@ -60,23 +59,29 @@ impl LocalPlane {
 
 impl fmt::Debug for LocalPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalPlane").field("endpoints", &self.lock().len()).finish()
+        let endpoints: usize = self.lock().values().map(BTreeMap::len).sum();
+        f.debug_struct("LocalPlane").field("endpoints", &endpoints).finish()
     }
 }
 
 /// A worker's place in a [`LocalPlane`].
 pub(crate) struct Listing {
     plane: LocalPlane,
-    key: (u64, Subject),
+    instance: u64,
+    subject: String,
     worker: Weak<Worker>,
 }
 
 impl Drop for Listing {
     fn drop(&mut self) {
         let mut workers = self.plane.lock();
+        let Some(of_instance) = workers.get_mut(&self.instance) else { return };
         // Somebody else may have taken the place.
-        if workers.get(&self.key).is_some_and(|listed| listed.ptr_eq(&self.worker)) {
-            workers.remove(&self.key);
+        if of_instance.get(&self.subject).is_some_and(|listed| listed.ptr_eq(&self.worker)) {
+            of_instance.remove(&self.subject);
+        }
+        if of_instance.is_empty() {
+            workers.remove(&self.instance);
         }
     }
 }

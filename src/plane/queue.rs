@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use slipring_core::Error;
 
+use super::link;
+
 /// One step of an answer, in order; nothing follows an end.
 #[derive(Debug)]
 pub(crate) enum Arrival {
@@ -39,6 +41,7 @@ pub(crate) struct Queue {
 struct State {
     /// The oldest: most calls bring one thing, which needs no room for others.
     first: Option<Arrival>,
+    /// What follows it; nothing without it.
     more: VecDeque<Arrival>,
     /// Items brought so far.
     brought: u64,
@@ -82,6 +85,19 @@ impl Queue {
         self.bring(|state| state.push(Arrival::Failed(error)));
     }
 
+    /// Brings what a connection brought, which keeps order and count by itself.
+    pub(crate) fn deliver(&self, arrivals: &mut Vec<link::Arrival>) {
+        self.bring(|state| {
+            arrivals.drain(..).for_each(|arrival| {
+                state.push(match arrival {
+                    link::Arrival::Item { payload, last } => Arrival::Item { payload, last },
+                    link::Arrival::End { .. } => Arrival::End,
+                    link::Arrival::Failed(error) => Arrival::Failed(error),
+                });
+            });
+        });
+    }
+
     fn bring(&self, bring: impl FnOnce(&mut State)) {
         let mut state = self.state();
         bring(&mut state);
@@ -92,15 +108,14 @@ impl Queue {
         }
     }
 
-    /// What comes next.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Arrival> {
+    /// What comes next; what waits behind it is moved to `rest`, which is empty.
+    pub(crate) fn poll(&self, rest: &mut VecDeque<Arrival>, cx: &mut Context<'_>) -> Poll<Arrival> {
         let mut state = self.state();
-        let next = match state.first.take() {
-            Some(first) => Some(first),
-            None => state.more.pop_front(),
-        };
-        match next {
-            Some(arrival) => Poll::Ready(arrival),
+        match state.first.take() {
+            Some(arrival) => {
+                std::mem::swap(&mut state.more, rest);
+                Poll::Ready(arrival)
+            }
             None => {
                 if !state.reader.as_ref().is_some_and(|reader| reader.will_wake(cx.waker())) {
                     state.reader = Some(cx.waker().clone());
@@ -135,7 +150,7 @@ impl State {
         self.ended = arrival.is_end();
         self.complete = self.ended && !matches!(arrival, Arrival::Failed(_));
         self.brought += u64::from(matches!(arrival, Arrival::Item { .. }));
-        if self.first.is_none() && self.more.is_empty() {
+        if self.first.is_none() {
             self.first = Some(arrival);
         } else {
             self.more.push_back(arrival);

@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use slipring_core::service::{EndpointSpec, Service};
-use slipring_core::{Effect, Error, Message, Result, Task};
+use slipring_core::{Effect, Error, Headers, Message, Result, Task};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::answers::BrokerAnswers;
 use self::arrivals::Arrivals;
 pub(crate) use self::job::Job;
 use self::job::JobId;
+use super::home::Home;
+use super::link::Link;
 use super::local::Listing;
 use super::wire::{self, Control, Ticket};
-use super::worker::{Answers, Inbound, Plan, Worker};
+use super::worker::{Answers, Inbound, LinkAnswers, Plan, Worker};
 use crate::endpoint::Metadata;
 
 /// How long to wait for the task of a dropped predecessor, each time.
@@ -133,15 +135,52 @@ impl Shared {
                 return;
             }
         };
-        let request = Inbound {
-            metadata: Metadata::read(&message.headers),
-            payload: message.payload,
-            deadline: answers.ticket.map(|ticket| ticket.deadline),
-            answers: Answers::Broker(answers),
-        };
+        if let Some(home) = self.home_of(&message.headers, &answers) {
+            return self.call_home(home, message, answers);
+        }
+        let request = inbound(message, answers.ticket, Answers::Broker(answers));
         if let Err(refused) = worker.take(request, are_few) {
             refused.tell().await;
         }
+    }
+
+    /// Where the caller may be answered over a connection, if both want that.
+    fn home_of(&self, headers: &Headers, answers: &BrokerAnswers) -> Option<(Home, Ticket)> {
+        let ticket = answers.ticket.filter(|_| self.worker.platform().links.calls_home())?;
+        match Home::of(headers) {
+            Ok(home) => home.map(|home| (home, ticket)),
+            Err(error) => {
+                tracing::debug!(endpoint = %self.worker.name(), %error, "it is answered over the broker");
+                None
+            }
+        }
+    }
+
+    /// Works on a request and answers over a connection to its caller; over the broker if there is none to be had.
+    fn call_home(&self, (home, ticket): (Home, Ticket), message: Message, answers: BrokerAnswers) {
+        let (worker, platform) = (self.worker.clone(), self.worker.platform().clone());
+        if let Some(link) = platform.links.ready(home.peer.instance) {
+            let answers = attach(&link, &home, ticket, &worker, answers);
+            if let Err(refused) = worker.take(inbound(message, Some(ticket), answers), true) {
+                platform.spawn("refusal", refused.tell()).detach();
+            }
+            return;
+        }
+        // Its caller may ask after it meanwhile.
+        answers.job().list();
+        let dialling = async move {
+            let answers = match worker.platform().links.to(home.peer, &home.address).await {
+                Ok(link) => attach(&link, &home, ticket, &worker, answers),
+                Err(error) => {
+                    tracing::debug!(endpoint = %worker.name(), %error, "it is answered over the broker");
+                    Answers::Broker(answers)
+                }
+            };
+            if let Err(refused) = worker.take(inbound(message, Some(ticket), answers), false) {
+                refused.tell().await;
+            }
+        };
+        platform.spawn("call home", dialling).detach();
     }
 
     /// A caller asks or tells about a call.
@@ -159,6 +198,23 @@ impl Shared {
                 answers.alive(job.is_some()).await;
             }
         }
+    }
+}
+
+/// The answers over a connection; over the broker if it is just going.
+fn attach(link: &Link, home: &Home, ticket: Ticket, worker: &Worker, answers: BrokerAnswers) -> Answers {
+    match link.attach(ticket.call, home.token) {
+        Ok(outflow) => Answers::Link(LinkAnswers::new(outflow, worker.stats().clone(), Some(answers))),
+        Err(_) => Answers::Broker(answers),
+    }
+}
+
+fn inbound(message: Message, ticket: Option<Ticket>, answers: Answers) -> Inbound {
+    Inbound {
+        metadata: Metadata::read(&message.headers),
+        payload: message.payload,
+        deadline: ticket.map(|ticket| ticket.deadline),
+        answers,
     }
 }
 

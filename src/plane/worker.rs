@@ -20,7 +20,7 @@ use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::answers::{Answers, Asker};
+pub(crate) use self::answers::{Answers, Asker, LinkAnswers};
 use self::pace::Pace;
 use crate::LeasePolicy;
 use crate::codec::Codec;
@@ -182,8 +182,9 @@ impl Worker {
             return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
         }
         let now = Instant::now();
-        let tenure = self.lease.tenure(now, &*self.platform.environment);
         let fenced = self.platform.settings.lease_policy == LeasePolicy::Fence;
+        let asked = fenced || self.platform.observed;
+        let tenure = asked.then(|| self.lease.tenure(now, &*self.platform.environment)).flatten();
         if tenure.is_none() && fenced && !self.platform.mutated(Mutation::FenceIsOpen) {
             return Err(Error::lease_lost(self.lease.id()));
         }
@@ -193,7 +194,7 @@ impl Worker {
                 format!("{} (at most {concurrency} requests at a time and {queue} waiting)", self.name);
             return Err(Error::overloaded(what));
         }
-        self.platform.environment.observe(&Fact::RequestAccepted {
+        self.platform.tell(|| Fact::RequestAccepted {
             endpoint: self.name.clone(),
             instance: self.platform.instance,
             epoch: tenure,
@@ -362,7 +363,6 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let Worker { name, platform, .. } = &*self.worker;
-        let ended = Fact::RequestEnded { endpoint: name.clone(), instance: platform.instance };
-        platform.environment.observe(&ended);
+        platform.tell(|| Fact::RequestEnded { endpoint: name.clone(), instance: platform.instance });
     }
 }

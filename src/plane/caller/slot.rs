@@ -1,12 +1,14 @@
 //! One call under way: what it brought, and when to ask after it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use slipring_core::{Effect, Error, Message, Subject};
 use tokio::time::Instant;
 
 use super::lock;
+use crate::plane::link::{Arrival, Inflow, Sink};
 use crate::plane::queue::Queue;
 use crate::plane::wire::{Answer, AnswerKind, Items, Ticket};
 use crate::platform::Platform;
@@ -26,6 +28,8 @@ pub(crate) struct Slot {
     signs: Mutex<Signs>,
     /// Items allowed so far, in all.
     credit: AtomicU64,
+    /// The connection that brings the answers, once there is one.
+    home: OnceLock<Inflow>,
 }
 
 /// When something was heard and said.
@@ -42,11 +46,30 @@ impl Slot {
     pub(super) fn new(now: Instant, ticket: Ticket, instance: Arc<Instance>, watcher: Arc<Watcher>) -> Self {
         let signs = Signs { heard: now, spoken: now, probes: 0, unanswered: 0 };
         let credit = AtomicU64::new(ticket.credit);
-        Self { ticket, instance, watcher, queue: Queue::default(), signs: Mutex::new(signs), credit }
+        Self {
+            ticket,
+            instance,
+            watcher,
+            queue: Queue::default(),
+            signs: Mutex::new(signs),
+            credit,
+            home: OnceLock::new(),
+        }
     }
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// From now on a connection brings the answers, and it alone says what becomes of the call.
+    pub(crate) fn adopt(&self, inflow: Inflow) {
+        // Only once: the token is gone with the first that knew it.
+        let _ = self.home.set(inflow);
+    }
+
+    /// The connection that brings the answers, if there is one.
+    pub(super) fn home(&self) -> Option<&Inflow> {
+        self.home.get()
     }
 
     /// An answer came.
@@ -119,7 +142,7 @@ impl Slot {
         let gone = self.watcher.view().lock().get(self.instance.id()).is_none();
         let settings = &platform.settings;
         let patience = if gone { settings.probe_after_gone } else { settings.probe_after };
-        if self.queue.is_ended() {
+        if self.queue.is_ended() || self.home().is_some() {
             return Look::Well;
         }
         let mut signs = self.signs();
@@ -137,15 +160,30 @@ impl Slot {
 
     /// Notes that it is asked after now; false if there is nothing left to ask.
     pub(super) fn ask(&self, now: Instant) -> bool {
-        let ended = self.queue.is_ended();
-        if !ended {
+        let waits = !self.queue.is_ended() && self.home().is_none();
+        if waits {
             self.signs().ask(now);
         }
-        !ended
+        waits
     }
 
     fn signs(&self) -> MutexGuard<'_, Signs> {
         lock(&self.signs)
+    }
+}
+
+impl Sink for Slot {
+    fn deliver(&self, arrivals: &mut Vec<Arrival>, load: Option<u64>) {
+        if let Some(load) = load {
+            self.instance.standing().report(Instant::now(), load);
+        }
+        self.queue.deliver(arrivals);
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("call", &self.ticket.call).finish_non_exhaustive()
     }
 }
 

@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use slipring_core::{Error, Result};
+use slipring_core::service::EndpointStats;
+use slipring_core::{Effect, Error, Result};
 
+use crate::plane::link::{Outflow, Taker};
 use crate::plane::local::LocalCall;
 use crate::plane::server::{BrokerAnswers, Job};
 
@@ -10,8 +12,34 @@ use crate::plane::server::{BrokerAnswers, Job};
 pub(crate) enum Answers {
     /// Over the broker.
     Broker(BrokerAnswers),
+    /// Over a connection.
+    Link(LinkAnswers),
     /// To a caller in this process.
     Local(Arc<LocalCall>),
+}
+
+/// Where the answers to one request go over a connection.
+pub(crate) struct LinkAnswers {
+    outflow: Outflow,
+    stats: Arc<EndpointStats>,
+    /// The request itself, if it came over the broker.
+    _job: Option<BrokerAnswers>,
+}
+
+impl LinkAnswers {
+    pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, job: Option<BrokerAnswers>) -> Self {
+        Self { outflow, stats, _job: job }
+    }
+
+    fn items(&self, items: &[Bytes], last: bool) -> Result<()> {
+        // The handler ran.
+        self.outflow.items(items, last, self.load()).map_err(|error| error.raise(Effect::Applied))
+    }
+
+    /// How many requests are in flight beside this one.
+    fn load(&self) -> u64 {
+        self.stats.in_flight().saturating_sub(1)
+    }
 }
 
 impl Answers {
@@ -19,6 +47,7 @@ impl Answers {
     pub(super) async fn only(&mut self, item: Bytes) -> Result<()> {
         match self {
             Self::Broker(answers) => answers.only(item).await,
+            Self::Link(answers) => answers.items(&[item], true),
             Self::Local(call) => {
                 call.items(std::iter::once(item), true);
                 Ok(())
@@ -30,6 +59,7 @@ impl Answers {
     pub(super) async fn items(&mut self, items: Vec<Bytes>, last: bool) -> Result<()> {
         match self {
             Self::Broker(answers) => answers.items(&items, last).await,
+            Self::Link(answers) => answers.items(&items, last),
             Self::Local(call) => {
                 call.items(items.into_iter(), last);
                 Ok(())
@@ -41,6 +71,7 @@ impl Answers {
     pub(super) async fn end(&self) -> Result<()> {
         match self {
             Self::Broker(answers) => answers.end().await,
+            Self::Link(answers) => answers.outflow.end(answers.load()),
             Self::Local(call) => {
                 call.end();
                 Ok(())
@@ -52,6 +83,7 @@ impl Answers {
     pub(super) async fn fail(&self, error: &Error) {
         match self {
             Self::Broker(answers) => answers.fail(error).await,
+            Self::Link(answers) => answers.outflow.fail(error, answers.load()),
             Self::Local(call) => call.fail(error),
         }
     }
@@ -63,6 +95,7 @@ impl Answers {
     pub(super) async fn room(&self) -> Result<()> {
         match self {
             Self::Broker(answers) => answers.room().await,
+            Self::Link(answers) => return answers.outflow.room().await,
             Self::Local(call) => call.room().await,
         }
         Ok(())
@@ -72,6 +105,8 @@ impl Answers {
     pub(super) fn has_room_for(&self, items: u64) -> bool {
         match self {
             Self::Broker(answers) => answers.has_room_for(items),
+            // A batch is far smaller than what a connection takes at once.
+            Self::Link(answers) => answers.outflow.has_room(),
             Self::Local(call) => call.has_room_for(items),
         }
     }
@@ -79,6 +114,7 @@ impl Answers {
     pub(super) fn asker(&self) -> Asker {
         match self {
             Self::Broker(answers) => Asker::Broker(answers.job().clone()),
+            Self::Link(answers) => Asker::Link(answers.outflow.taker()),
             Self::Local(call) => Asker::Local(call.clone()),
         }
     }
@@ -87,6 +123,7 @@ impl Answers {
 /// Who asked: to find out whether anybody still waits.
 pub(crate) enum Asker {
     Broker(Arc<Job>),
+    Link(Taker),
     Local(Arc<LocalCall>),
 }
 
@@ -95,7 +132,8 @@ impl Asker {
     pub(super) fn list(&self) {
         match self {
             Self::Broker(job) => job.list(),
-            Self::Local(_) => {}
+            // A connection says by itself what becomes of it.
+            Self::Link(_) | Self::Local(_) => {}
         }
     }
 
@@ -103,6 +141,7 @@ impl Asker {
     pub(super) fn is_gone(&self) -> bool {
         match self {
             Self::Broker(job) => job.is_cancelled(),
+            Self::Link(taker) => taker.is_gone(),
             Self::Local(call) => call.is_given_up(),
         }
     }
@@ -111,6 +150,7 @@ impl Asker {
     pub(super) async fn gone(&self, name: &str, silence_max: std::time::Duration) -> String {
         match self {
             Self::Broker(job) => return job.gone(name, silence_max).await,
+            Self::Link(taker) => taker.gone().await,
             Self::Local(call) => call.given_up().await,
         }
         name.to_owned()
