@@ -16,7 +16,7 @@ use std::time::Duration;
 use slipring_core::{Error, Headers, Message, Result, Subject};
 
 pub(crate) use self::answer::{Answer, AnswerKind, Items, call_of};
-pub(crate) use self::failure::encode_failure;
+pub(crate) use self::failure::{decode_failure, encode_failure};
 
 /// The ticket of a request, where a broker without wildcards leaves no room for it in the reply subject.
 pub(crate) const CALL: &str = "Slipring-Call";
