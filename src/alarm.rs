@@ -205,7 +205,11 @@ mod tests {
         assert_eq!((Instant::now(), polls), (later, 2));
         for _ in 0..100 {
             let mut dropped = alarms.alarm();
-            poll_fn(|cx| Poll::Ready(dropped.set(later + Duration::from_secs(9), cx))).await;
+            poll_fn(|cx| {
+                dropped.set(later + Duration::from_secs(9), cx);
+                Poll::Ready(())
+            })
+            .await;
         }
         assert_eq!(alarms.shared.state().places.len(), 2);
         drop(alarm);

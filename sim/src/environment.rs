@@ -215,6 +215,10 @@ impl Environment for SimEnvironment {
         self.log.add(&self.name, Event::Fact(fact.clone()));
         self.state().facts.push(fact.clone());
     }
+
+    fn is_observed(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for SimEnvironment {

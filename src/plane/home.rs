@@ -65,8 +65,7 @@ mod tests {
         let home =
             Home { peer: Peer { instance: 0x1a, epoch: 2 }, token: u64::MAX, address: "a:1".to_owned() };
         assert_eq!(read("1a 2 ffffffffffffffff a:1").unwrap(), Some(home));
-        for text in ["", "1a", "1a 2 3", "x 2 3 a:1", "1a 2 -3 a:1", "1a 2 10000000000000000 a:1"]
-        {
+        for text in ["", "1a", "1a 2 3", "x 2 3 a:1", "1a 2 -3 a:1", "1a 2 10000000000000000 a:1"] {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -10,9 +10,10 @@ use slipring_core::mutation::Mutation;
 use slipring_core::{Effect, Error, Result};
 
 use super::caller::Sent;
+use super::link::Arrival;
 use super::link_call::LinkCall;
 use super::local::LocalCall;
-use super::queue::{Arrival, Queue};
+use super::queue::Queue;
 use crate::alarm::Alarm;
 use crate::platform::Platform;
 
@@ -118,7 +119,7 @@ impl Incoming {
                 }
                 return Poll::Ready(Some(Ok(payload)));
             }
-            Arrival::End => None,
+            Arrival::End { .. } => None,
             Arrival::Failed(error) => Some(Err(self.failed(error))),
         };
         self.finish();

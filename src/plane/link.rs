@@ -61,6 +61,8 @@ mod reason;
 mod shared;
 mod streams;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::{self, Debug};
 use std::pin::pin;
@@ -106,7 +108,8 @@ pub(crate) trait Host: Debug + Send + Sync + 'static {
     /// A request. It may be answered at once, or by a task.
     fn handle_request(&self, request: Inbound);
 
-    /// The peer wants to deliver the answers of this call of ours; `None` if it is not known (any more).
+    /// The peer wants to deliver the answers of this call of ours, which holds the stream from now on; `None` if it
+    /// is not known (any more).
     fn adopt(&self, call: u64, token: u64, inflow: Inflow) -> Option<Arc<dyn Sink>>;
 }
 
@@ -230,7 +233,7 @@ impl Link {
         loop {
             let mut emptied = pin!(shared.emptied.notified());
             emptied.as_mut().enable();
-            if shared.is_drained() {
+            if shared.is_empty() {
                 return;
             }
             emptied.await;
@@ -248,7 +251,7 @@ impl Link {
         loop {
             let mut ended = pin!(shared.ended.notified());
             ended.as_mut().enable();
-            if let Some(reason) = shared.closed_by() {
+            if let Some(reason) = shared.closed() {
                 return reason;
             }
             ended.await;

@@ -7,29 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use slipring_core::Error;
 
-use super::link;
-
-/// One step of an answer, in order; nothing follows an end.
-#[derive(Debug)]
-pub(crate) enum Arrival {
-    /// An item, and whether it is the last.
-    Item {
-        /// Its bytes.
-        payload: Bytes,
-        /// Does nothing follow?
-        last: bool,
-    },
-    /// The announced end: every item was brought.
-    End,
-    /// The end, with an error.
-    Failed(Error),
-}
-
-impl Arrival {
-    fn is_end(&self) -> bool {
-        !matches!(self, Self::Item { last: false, .. })
-    }
-}
+use super::link::Arrival;
 
 /// The arrivals of one call that were not read yet. Whoever brings them bounds how many there can be.
 #[derive(Debug, Default)]
@@ -71,7 +49,7 @@ impl Queue {
     pub(crate) fn end(&self, count: u64) {
         self.bring(|state| {
             let end = if count == state.brought {
-                Arrival::End
+                Arrival::End { count }
             } else {
                 Arrival::Failed(Error::stream_interrupted(0, format!("it ended after {count} items")))
             };
@@ -86,16 +64,8 @@ impl Queue {
     }
 
     /// Brings what a connection brought, which keeps order and count by itself.
-    pub(crate) fn deliver(&self, arrivals: &mut Vec<link::Arrival>) {
-        self.bring(|state| {
-            arrivals.drain(..).for_each(|arrival| {
-                state.push(match arrival {
-                    link::Arrival::Item { payload, last } => Arrival::Item { payload, last },
-                    link::Arrival::End { .. } => Arrival::End,
-                    link::Arrival::Failed(error) => Arrival::Failed(error),
-                });
-            });
-        });
+    pub(crate) fn deliver(&self, arrivals: &mut Vec<Arrival>) {
+        self.bring(|state| arrivals.drain(..).for_each(|arrival| state.push(arrival)));
     }
 
     fn bring(&self, bring: impl FnOnce(&mut State)) {
@@ -147,7 +117,7 @@ impl State {
         if self.ended {
             return;
         }
-        self.ended = arrival.is_end();
+        self.ended = !matches!(arrival, Arrival::Item { last: false, .. });
         self.complete = self.ended && !matches!(arrival, Arrival::Failed(_));
         self.brought += u64::from(matches!(arrival, Arrival::Item { .. }));
         if self.first.is_none() {

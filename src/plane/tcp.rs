@@ -16,7 +16,7 @@ use super::link::LinkLimits;
 ///   endpoints that it calls may answer over TCP ([`Plane::NatsTcp`](crate::Plane::NatsTcp)).
 /// - [`call_home`](Self::call_home): its endpoints answer over TCP to callers that listen.
 ///
-/// As text it is `tcp://HOST:PORT?option=value`, or `tcp:` if it does not listen:
+/// As text it is `tcp://HOST:PORT?option=value`, without the port for any free one, or `tcp:` if it does not listen:
 ///
 /// | option | is | default |
 /// |---|---|---|
@@ -27,7 +27,7 @@ use super::link::LinkLimits;
 /// | `dial_timeout` | how long dialling may take | `2s` |
 ///
 /// ```
-/// let plane: slipring::TcpPlane = "tcp://0.0.0.0:0?advertise=worker-7&call_home=true".parse()?;
+/// let plane: slipring::TcpPlane = "tcp://0.0.0.0?advertise=worker-7&call_home=true".parse()?;
 /// assert_eq!(plane.advertise.as_deref(), Some("worker-7"));
 /// # Ok::<_, slipring::Error>(())
 /// ```
@@ -117,8 +117,7 @@ impl TcpPlane {
         }
         let listen = match address.hosts() {
             [] => None,
-            [host] if host.port.is_some() => Some(host.with_default_port(0)),
-            _ => return wrong("it needs a port to listen on; 0 is any free one"),
+            [host, ..] => Some(host.with_default_port(0)),
         };
         let options = address.options();
         let defaults = Self::new();
@@ -208,7 +207,7 @@ mod tests {
     fn addresses_say_how_to_take_part() {
         let plane = |text: &str| text.parse::<TcpPlane>().unwrap();
         assert_eq!(plane("tcp:"), TcpPlane::new());
-        assert_eq!(plane("tcp://127.0.0.1:0"), TcpPlane::new().with_listen("127.0.0.1:0"));
+        assert_eq!(plane("tcp://127.0.0.1"), TcpPlane::new().with_listen("127.0.0.1:0"));
         let all = "tcp://[::]:7000?advertise=a:1&call_home=true&message_bytes_max=9&dial_timeout=1s";
         let expected = TcpPlane::new()
             .with_listen("[::]:7000")
@@ -224,7 +223,6 @@ mod tests {
     fn wrong_planes_are_refused_by_name() {
         for (text, words) in [
             ("udp://a:1", "tcp://HOST:PORT"),
-            ("tcp://a", "needs a port"),
             ("tcp://a:1,b:1", "one host"),
             ("tcp://me@a:1", "no user"),
             ("tcp://a:1?shiny=1", "shiny"),

@@ -75,11 +75,6 @@ impl Ground {
         Self { carrier: Carrier::Simulator(World::new(7)), ..self }
     }
 
-    /// Is the largest message that of the bus, and not that of a connection?
-    pub(crate) fn is_bounded_by_the_broker(&self) -> bool {
-        self.plane == Plane::Broker
-    }
-
     /// The largest message of the bus, headers included.
     pub(crate) async fn bus_bytes_max(&self) -> usize {
         let capabilities = match &self.carrier {

@@ -1,6 +1,7 @@
 //! What a call promises is the same on every plane: one suite, run within the process, over the broker, over TCP
 //! and over connections that the worker dials; on sockets, on pipes and in the simulator.
 #![allow(clippy::unwrap_used, reason = "a test may, and so may what it is set up with")]
+#![allow(clippy::disallowed_methods, reason = "a test is no node of a simulation")]
 
 mod cases;
 mod ground;

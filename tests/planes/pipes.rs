@@ -14,8 +14,10 @@ const PIPE_BYTES: usize = 64 * 1024;
 /// A network of pipes; clones are the same network.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pipes {
-    doors: Arc<Mutex<BTreeMap<String, mpsc::Sender<Box<dyn ByteStream>>>>>,
+    doors: Arc<Mutex<BTreeMap<String, Knocks>>>,
 }
+
+type Knocks = mpsc::Sender<Box<dyn ByteStream>>;
 
 #[derive(Debug)]
 struct Door {

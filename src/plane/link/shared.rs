@@ -195,20 +195,19 @@ impl Shared {
         Ok(())
     }
 
-    /// Is no stream open, and will none be, unless somebody opens it?
-    pub(super) fn is_drained(&self) -> bool {
-        let streams = self.streams();
-        streams.closed || streams.open() == 0
+    pub(super) fn is_usable(&self) -> bool {
+        self.check_usable(&self.streams()).is_ok()
+    }
+
+    /// Is no stream open?
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams().open() == 0
     }
 
     /// Why it was closed, if it is.
-    pub(super) fn closed_by(&self) -> Option<CloseReason> {
+    pub(super) fn closed(&self) -> Option<CloseReason> {
         let streams = self.streams();
         streams.closing.filter(|_| streams.closed)
-    }
-
-    pub(super) fn is_usable(&self) -> bool {
-        self.check_usable(&self.streams()).is_ok()
     }
 
     /// Tells the peer to open no more streams.
