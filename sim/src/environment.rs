@@ -218,6 +218,10 @@ impl Environment for SimEnvironment {
     fn observe(&self, fact: &Fact) {
         self.log.add(&self.name, Event::Fact(fact.clone()));
     }
+
+    fn is_observed(&self) -> bool {
+        true
+    }
 }
 
 impl Drop for SimEnvironment {
