@@ -1,17 +1,22 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use slipring_core::mutation::Mutation;
 use slipring_core::{
     BoxFuture, Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, EnvironmentExt,
-    Error, Message, Messaging, MessagingCapabilities, Result, Task,
+    Error, Fact, Message, Messaging, MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
+use crate::alarm::Alarms;
 use crate::name::Deployment;
+use crate::plane::Homes;
+use crate::plane::links::Links;
+use crate::plane::local::LocalPlane;
 
 /// What every part of a runtime stands on. Parts hold this, never the runtime, so that dropping the runtime
 /// ends them all.
@@ -23,6 +28,20 @@ pub(crate) struct Platform {
     pub(crate) messaging_can: MessagingCapabilities,
     pub(crate) settings: Settings,
     pub(crate) deployment: Deployment,
+    /// Is anybody told what happens?
+    pub(crate) observed: bool,
+    /// When calls are given up.
+    pub(crate) alarms: Alarms,
+    /// How many calls of this runtime are under way.
+    pub(crate) calls: AtomicUsize,
+    /// The connections to other processes.
+    pub(crate) links: Links,
+    /// The calls that wait to be answered over one of them.
+    pub(crate) homes: Arc<Homes>,
+    /// How often the runtime has had a lease.
+    pub(crate) epoch: Arc<AtomicU64>,
+    /// The endpoints of this process.
+    pub(crate) local: LocalPlane,
     /// The id of the runtime's first lease; never changes.
     pub(crate) instance: u64,
 }
@@ -55,6 +74,17 @@ impl Platform {
             }
         };
         self.within("reading the store's identity", identity).await
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Tells a fact to whoever observes, if anybody does.
+    pub(crate) fn tell(&self, fact: impl FnOnce() -> Fact) {
+        if self.observed {
+            self.environment.observe(&fact());
+        }
     }
 
     /// Is this bug switched on?

@@ -16,7 +16,7 @@ use std::time::Duration;
 use slipring_core::{Error, Headers, Message, Result, Subject};
 
 pub(crate) use self::answer::{Answer, AnswerKind, Items, call_of};
-pub(crate) use self::failure::encode_failure;
+pub(crate) use self::failure::{decode_failure, encode_failure};
 
 /// The ticket of a request, where a broker without wildcards leaves no room for it in the reply subject.
 pub(crate) const CALL: &str = "Slipring-Call";
@@ -33,6 +33,8 @@ pub(crate) const ITEM: &str = "Slipring-Item";
 pub(crate) const END: &str = "Slipring-End";
 /// On an answer to a plain caller: the code of an error, whose particulars are the payload.
 pub(crate) const ERROR: &str = "Slipring-Error";
+/// On a request: where its caller may be answered over a connection.
+pub(crate) const HOME: &str = "Slipring-Home";
 /// W3C trace context.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 /// W3C trace context.

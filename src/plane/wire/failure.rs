@@ -27,7 +27,7 @@ pub(crate) fn encode_failure(error: &Error) -> Vec<u8> {
 ///
 /// # Errors
 /// `Invalid` if it is none.
-pub(super) fn decode_failure(payload: &[u8]) -> Result<Error> {
+pub(crate) fn decode_failure(payload: &[u8]) -> Result<Error> {
     Failure::decode(payload)
 }
 

@@ -1,0 +1,295 @@
+//! The link: the one connection that two processes share, for any number of streams in both directions.
+//!
+//! It knows nothing of endpoints. Whoever asks opens a stream with a target, headers and a payload, and gives a
+//! [`Sink`] for the answers; whoever answers has an [`Outflow`]. In call-home the request came another way, and
+//! the answering end attaches a stream to the call.
+//!
+//! # The handshake
+//! The magic `slipring` and the version, here 1, begin every connection. Numbers are little-endian.
+//!
+//! | sent by | bytes | what |
+//! |---|---|---|
+//! | dialler | 88 | hello: magic 8, version 2, least version 2, flags 2 (1: a secret is known), verdict 2 (0), instance 8, epoch 8, expected instance 8, expected epoch 8, nonce 16, window 4, streams 4, longest message 4, reserved 4, assembling 8 |
+//! | dialled | 88 | hello: the same, with what was expected left out; a verdict other than 0 is a refusal, and the end |
+//! | dialler | 32 | proof: HMAC-SHA-256 of a role and both hellos under the secret; zeros without one |
+//! | dialled | 34 | verdict 2, proof 32 |
+//!
+//! Verdicts: 1 malformed, 2 version, 3 another instance, 4 an earlier epoch, 5 secret.
+//!
+//! # Frames
+//! Each has a head of 16 bytes: length of the body 4, kind 1, flags 1, reserved 2 (0), stream 8. The dialler opens
+//! the odd streams and the other end the even ones, each from the first on without holes. What is unknown is
+//! refused. A body has at most 68 KiB.
+//!
+//! | kind | flags | body | sent by |
+//! |---|---|---|---|
+//! | 1 open | 1 more | deadline in µs 8, payload length 4, target length 2, headers length 4, target, headers (each: length 2, name, length 2, value), payload unless more follows | asking end |
+//! | 2 attach | | call 8, token 8 | answering end |
+//! | 3 item | 1 more, 2 last | load 4, the item; or with more: load 4, length 4 | answering end |
+//! | 4 items | 2 last | load 4, count 4, lengths 4 each, the items | answering end |
+//! | 5 data | | a chunk of a payload or item that was announced with more; 64 KiB, the last one less | both |
+//! | 6 end | | load 4, count of all items 8 | answering end |
+//! | 7 fail | | load 4, the error in JSON | answering end |
+//! | 8 reset | | | answering end |
+//! | 9 cancel | | | asking end |
+//! | 10 window | | credit given back, in bytes 4 | asking end |
+//! | 11 ping, 12 pong | | any 8 | both; stream 0 |
+//! | 13 go away | | the last stream of the other end that was taken 8, or 0 | both; stream 0 |
+//! | 14 close | | 0, or 1: you broke the protocol | both; stream 0 |
+//!
+//! # Credit
+//! A stream of answers begins with a window of bytes, that of the asking end's hello. Each item uses up its
+//! length and 32 more; one may go whenever any credit is left, so that an item longer than the window can travel.
+//! Credit is given back at half a window. Requests need none: they are bounded by their length, by the number of
+//! streams, and by what the other end is willing to assemble.
+//!
+//! # Memory
+//! Messages below 8 KiB are copied out of what was read; longer ones are slices of it, and keep at most a buffer
+//! of 128 KiB alive each. Per stream at most a window and one message wait; messages in chunks are
+//! bounded for the link as a whole.
+
+mod batch;
+mod counters;
+mod driver;
+mod flow;
+mod frame;
+mod hello;
+mod intake;
+mod limits;
+mod outbound;
+mod reason;
+mod shared;
+mod streams;
+mod table;
+
+use std::fmt::{self, Debug};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use slipring_core::{ByteStream, Environment, EnvironmentExt, Error, Headers, Result, Secret, Task};
+
+pub(crate) use self::counters::{LinkSnapshot, PlaneCounters};
+use self::driver::Driver;
+pub(crate) use self::flow::{Inflow, Outflow, Taker};
+pub(crate) use self::limits::LinkLimits;
+pub(crate) use self::reason::CloseReason;
+use self::shared::Shared;
+
+/// Who this end is, what it offers and what it allows. One for a runtime, shared by all its links.
+pub(crate) struct Local {
+    pub(crate) environment: Arc<dyn Environment>,
+    /// The instance id of the runtime.
+    pub(crate) instance: u64,
+    /// Its epoch now.
+    pub(crate) epoch: Arc<AtomicU64>,
+    pub(crate) limits: LinkLimits,
+    /// What both ends have to know, if anything.
+    pub(crate) secret: Option<Secret>,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) counters: Arc<PlaneCounters>,
+}
+
+/// A process at the end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its instance id.
+    pub(crate) instance: u64,
+    /// Its epoch: how often it has had a lease. Of a peer that is expected, the least.
+    pub(crate) epoch: u64,
+}
+
+/// Who gets what arrives. Called on the link's own task, so it must return at once.
+pub(crate) trait Host: Debug + Send + Sync + 'static {
+    /// A request. It may be answered at once, or by a task.
+    fn handle_request(&self, request: Inbound);
+
+    /// The peer wants to deliver the answers of this call of ours; `None` if it is not known (any more).
+    fn adopt(&self, call: u64, token: u64, inflow: Inflow) -> Option<Arc<dyn Sink>>;
+}
+
+/// A request that arrived.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) target: Arc<str>,
+    /// What is left of the deadline.
+    pub(crate) deadline: Duration,
+    pub(crate) headers: Headers,
+    pub(crate) payload: Bytes,
+    pub(crate) answers: Outflow,
+}
+
+/// Who takes the answers to a request.
+pub(crate) trait Sink: Debug + Send + Sync + 'static {
+    /// Takes all that one read brought for the stream, in order; nothing follows an end. `load` is what the
+    /// answering end said last of its load. Called on the link's task: must return at once.
+    fn deliver(&self, arrivals: &mut Vec<Arrival>, load: Option<u64>);
+}
+
+/// What a stream brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// An item; after the last nothing follows.
+    Item { payload: Bytes, last: bool },
+    /// All items came; so many.
+    End { count: u64 },
+    /// Nothing follows but this.
+    Failed(Error),
+}
+
+/// One established connection. Clones are the same link, which is closed when the last of them is dropped.
+#[derive(Clone)]
+pub(crate) struct Link {
+    held: Arc<Held>,
+}
+
+struct Held {
+    shared: Arc<Shared>,
+    task: Option<Task>,
+}
+
+impl Link {
+    /// Runs the handshake as the dialler, and starts the link's task.
+    ///
+    /// # Errors
+    /// `Unavailable` if whoever is there is not the peer that is expected, or does not answer in time,
+    /// `Unauthorized`, `Unsupported`.
+    pub(crate) async fn dial(
+        local: Arc<Local>,
+        mut stream: Box<dyn ByteStream>,
+        expected: Peer,
+    ) -> Result<Self> {
+        let (peer, theirs) = hello::dial(&local, &mut stream, expected).await?;
+        Ok(Self::start(Shared::new(local, stream, peer, theirs, true)))
+    }
+
+    /// Runs the handshake as the one who was dialled, and starts the link's task.
+    ///
+    /// # Errors
+    /// As for [`dial`](Self::dial).
+    pub(crate) async fn accept(local: Arc<Local>, mut stream: Box<dyn ByteStream>) -> Result<Self> {
+        let (peer, theirs) = hello::accept(&local, &mut stream).await?;
+        Ok(Self::start(Shared::new(local, stream, peer, theirs, false)))
+    }
+
+    fn start(shared: Arc<Shared>) -> Self {
+        let driver = Driver::new(shared.clone());
+        let task = shared.local.environment.start("link", driver.run());
+        Self { held: Arc::new(Held { shared, task: Some(task) }) }
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> Peer {
+        self.held.shared.peer
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// Effect none: the link is closed, one end has gone away, there are too many streams, or it is too large.
+    pub(crate) fn open(
+        &self,
+        target: &str,
+        deadline: Duration,
+        headers: &Headers,
+        payload: Bytes,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Inflow> {
+        self.held.shared.open(target, deadline, headers, payload, sink)
+    }
+
+    /// Begins to deliver the answers of a call of the peer, whose request came another way.
+    ///
+    /// # Errors
+    /// The link is closed, the peer has gone away, or there are too many streams.
+    pub(crate) fn attach(&self, call: u64, token: u64) -> Result<Outflow> {
+        self.held.shared.attach(call, token)
+    }
+
+    /// Takes no new streams of the peer from now on, and tells it so, and which was the last. When none is open
+    /// any more at either end, the link is closed.
+    pub(crate) fn go_away(&self) {
+        self.held.shared.go_away();
+    }
+
+    /// May streams be opened: it is not closed, and neither end has gone away?
+    pub(crate) fn is_usable(&self) -> bool {
+        self.held.shared.is_usable()
+    }
+
+    /// Is it closed, or about to be?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.held.shared.streams().closing.is_some()
+    }
+
+    /// Waits until no stream is open. Cancel-safe.
+    pub(crate) async fn drained(&self) {
+        let shared = &self.held.shared;
+        loop {
+            let mut emptied = pin!(shared.emptied.notified());
+            emptied.as_mut().enable();
+            if shared.is_drained() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Closes it: streams that are open are interrupted.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.held.shared.close(reason);
+    }
+
+    /// Waits until it is closed. Cancel-safe.
+    pub(crate) async fn closed(&self) -> CloseReason {
+        let shared = &self.held.shared;
+        loop {
+            let mut ended = pin!(shared.ended.notified());
+            ended.as_mut().enable();
+            if let Some(reason) = shared.closed_by() {
+                return reason;
+            }
+            ended.await;
+        }
+    }
+
+    /// What it does now, and what it did.
+    pub(crate) fn snapshot(&self) -> LinkSnapshot {
+        self.held.shared.snapshot()
+    }
+}
+
+impl Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Debug::fmt(&self.held.shared, f)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.close(CloseReason::Requested);
+        // Its task says goodbye, and ends.
+        if let Some(task) = self.task.take() {
+            task.detach();
+        }
+    }
+}
+
+impl Local {
+    /// This end, as the peer has to expect it.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer { instance: self.instance, epoch: self.epoch.load(Ordering::Acquire) }
+    }
+}
+
+/// The secret is not shown.
+impl Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("peer", &self.peer())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
