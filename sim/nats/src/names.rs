@@ -216,6 +216,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Written, patterns and subjects match as they do unwritten, whatever else was written and forgotten;
         /// forgotten, they leave nothing.
         #[test]
@@ -263,7 +265,9 @@ mod tests {
         assert!(pattern.as_str().len() > 240, "{pattern}");
         assert!(pattern.matches(&names.subject(long.join(".").as_bytes()).unwrap()));
         assert_eq!(names.pattern(b"a.t0.one.more"), Err(Unwritten::Full));
-        for text in ["", ".", ".a", "a.", "a..b", &format!("{}.", long.join(".")), &long.join("..")] {
+        let long = long.join(".");
+        let late = ["", ".a", "a..b"].map(|tail| format!("{long}.{tail}"));
+        for text in ["", ".", ".a", "a.", "a..b"].into_iter().chain(late.iter().map(String::as_str)) {
             assert_eq!(names.subject(text.as_bytes()), None, "{text:?}");
         }
     }

@@ -289,6 +289,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Whatever comes, in whatever pieces: no panic, no more kept than a line or a message takes, and the same
         /// is read as from one piece.
         #[test]
@@ -315,6 +317,15 @@ mod tests {
             let mut parser = Parser::new(LINE_BYTES_MAX);
             parser.feed(said.as_bytes());
             assert_eq!(parser.next(false), expected, "{said}");
+        }
+    }
+
+    /// A body that does not end where it should is known by its first byte too many.
+    #[test]
+    fn a_body_ends_where_it_should() {
+        for (said, expected) in [("PUB a 1\r\nxy", Some(Fault::Nonsense)), ("PUB a 1\r\nx\r", None)] {
+            let (_, fault, _) = read(&[said.as_bytes()]);
+            assert_eq!(fault, expected, "{said:?}");
         }
     }
 }

@@ -81,7 +81,7 @@ fn introductions() -> Vec<&'static str> {
         "connect {\"verbose\":false}\nsub i.c 1\npub i.c 1\na\nunsub 1\nping\n",
         "CONNECT {\"verbose\":false}\nSUB i.d 1\nPUB i.d 1\na\nCONNECT {\"verbose\":true}\nPUB i.d 1\nb\n",
         "CONNECT {\"verbose\":false}\nSUB i.e 1\nCONNECT {}\nSUB i.e 1\nPUB i.e 1\na\n",
-        "CONNECT {\"pedantic\":true}\nSUB i.f.> 1\nPUB i.f.* 1\na\nPUB i.f.. 1\na\nPUB i.f.ok 1\na\n",
+        "CONNECT {\"pedantic\":true}\nSUB i.f.> 1\nPUB i.f.* 1\na\nPUB i.f.> 1\na\nPUB i.f.. 1\na\nPUB i.f.ok 1\na\n",
         "CONNECT {\"pedantic\":true,\"verbose\":false}\nSUB i.>.a 1\nSUB i..b 2\n",
         "CONNECT {\"verbose\":true}\nSUB i.>.b 1\nSUB i.g 2\nSUB i.g 2\nUNSUB 2\nUNSUB 2\nPONG\n",
         "CONNECT {\"verbose\":true}\nSUB i.h 1\nUNSUB 1 1\nPUB i.h 1\na\nPUB i.h 1\nb\n",
@@ -232,7 +232,7 @@ fn answers() -> Vec<&'static str> {
 
 /// Line ends of all kinds, and bytes that are no text.
 fn bytes() -> Vec<Exchange> {
-    let all: [&[u8]; 14] = [
+    let all: [&[u8]; 15] = [
         b"SUB f.a 1\nPUB f.a 5\nhello\r\n",
         b"PUB f.b 5\nhello\nPING\r\n",
         b"PUB f.b 5\r\nhello\rPING\r\n",
@@ -245,6 +245,7 @@ fn bytes() -> Vec<Exchange> {
         b"SUB f.f \xff\r\nPUB f.f 1\r\n\xff\r\n",
         b"SUB f.g \xff\xff 1\r\nPUB f.g \xfe 1\r\n\x00\r\n",
         b"PUB \nf.h 1\r\nx\r\n",
+        b"SUB \rf.j 1\nPUB f.j 1\r\na\r\n",
         b"SUB \nf.i 1\r\nPUB f.i 1\r\nx\r\n",
         b"\xff\xfe\r\n",
     ];

@@ -6,6 +6,7 @@
 
 mod client;
 mod conformance;
+mod deaf;
 mod exchange;
 mod exchanges;
 mod garbage;
