@@ -15,7 +15,7 @@
 //! # What is not simulated?
 //! JetStream, accounts, permissions, nkeys, TLS, clusters, and monitoring. A wildcard after the 60th token of a
 //! pattern is refused. Where nats-server reads a line with a stray carriage return differently, depending on how
-//! it arrives, it is read as if it came in one piece. Everything else that a client may say is answered.
+//! it arrives, it is read as if it came in one piece. Nothing else is known to be answered differently.
 
 mod arguments;
 mod connect;
