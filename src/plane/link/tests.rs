@@ -1,5 +1,7 @@
 //! Links between two ends in one process.
 
+mod handshake;
+mod hostile;
 mod streams;
 
 use std::collections::BTreeMap;
