@@ -62,6 +62,8 @@ impl Driver {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        #[cfg(test)]
+        self.shared.polled();
         match self.step(cx) {
             Ok(()) => Poll::Pending,
             Err(reason) => {
