@@ -4,6 +4,7 @@ mod request;
 mod responses;
 pub mod retry;
 mod route;
+mod send;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ pub(crate) use self::retry::RetryBudget;
 pub use self::route::Routing;
 use crate::DistributedRuntime;
 use crate::component::Endpoint;
+use crate::plane::Plane;
 use crate::registry::{Instances, Watcher};
 
 /// Calls an endpoint. Cheap to clone; all clients of an endpoint in a runtime share one watch of its
@@ -34,55 +36,85 @@ use crate::registry::{Instances, Watcher};
 /// [idempotent](Request::idempotent)), never after the first item. Dropping a call, or a stream of responses,
 /// cancels the work at the far end.
 pub struct Client<Req, Resp> {
-    runtime: DistributedRuntime,
+    shared: Arc<Shared>,
+    types: PhantomData<fn(Req) -> Resp>,
+}
+
+/// What clones of a client share.
+struct Shared {
     endpoint: Endpoint,
     watcher: Arc<Watcher>,
     routing: Routing,
-    labels: Arc<BTreeMap<String, String>>,
-    turn: Arc<AtomicU64>,
-    types: PhantomData<fn(Req) -> Resp>,
+    labels: BTreeMap<String, String>,
+    planes: Vec<Plane>,
+    turn: AtomicU64,
 }
 
 impl<Req, Resp> Client<Req, Resp> {
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self> {
-        let runtime = endpoint.runtime().clone();
+        let runtime = endpoint.runtime();
         runtime.check_open()?;
         let watcher = runtime.registry().watcher(endpoint.path());
-        let client = Self {
+        // Clients that start together do not all begin with the same instance.
+        let turn = AtomicU64::new(runtime.platform().environment.random("round robin") >> 1);
+        let shared = Shared {
             endpoint: endpoint.clone(),
             watcher,
             routing: Routing::default(),
-            labels: Arc::default(),
-            // Clients that start together do not all begin with the same instance.
-            turn: Arc::new(AtomicU64::new(runtime.platform().environment.random("round robin") >> 1)),
-            types: PhantomData,
-            runtime,
+            labels: BTreeMap::new(),
+            planes: Plane::ALL.to_vec(),
+            turn,
         };
-        Ok(client)
+        Ok(Self { shared: Arc::new(shared), types: PhantomData })
     }
 
     /// The same client, choosing instances in another way. Shares nothing but the watch.
     #[must_use]
     pub fn with_routing(&self, routing: Routing) -> Self {
-        Self { routing, turn: Arc::new(AtomicU64::new(self.turn.load(Ordering::Relaxed))), ..self.clone() }
+        self.changed(|shared| shared.routing = routing)
     }
 
     /// The same client, limited to instances with this label.
     #[must_use]
     pub fn with_label(&self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let mut labels = BTreeMap::clone(&self.labels);
-        labels.insert(name.into(), value.into());
-        Self { labels: Arc::new(labels), ..self.clone() }
+        self.changed(|shared| {
+            shared.labels.insert(name.into(), value.into());
+        })
+    }
+
+    /// The same client, on these planes only: each call takes the first that leads to its instance. Default: all,
+    /// the fastest first. An instance that none of them leads to is not called.
+    #[must_use]
+    pub fn with_planes(&self, planes: impl IntoIterator<Item = Plane>) -> Self {
+        self.changed(|shared| shared.planes = planes.into_iter().collect())
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut Shared)) -> Self {
+        let Shared { endpoint, watcher, routing, labels, planes, turn } = &*self.shared;
+        let mut shared = Shared {
+            endpoint: endpoint.clone(),
+            watcher: watcher.clone(),
+            routing: *routing,
+            labels: labels.clone(),
+            planes: planes.clone(),
+            turn: AtomicU64::new(turn.load(Ordering::Relaxed)),
+        };
+        change(&mut shared);
+        Self { shared: Arc::new(shared), types: PhantomData }
+    }
+
+    fn runtime(&self) -> &DistributedRuntime {
+        self.shared.endpoint.runtime()
     }
 
     /// The endpoint that it calls.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.shared.endpoint
     }
 
     /// The endpoint's instances, to look at and to follow.
     pub fn instances(&self) -> Instances {
-        Instances::new(self.watcher.clone())
+        Instances::new(self.shared.watcher.clone())
     }
 
     /// Waits until at least `count` instances are ready.
@@ -90,17 +122,19 @@ impl<Req, Resp> Client<Req, Resp> {
     /// # Errors
     /// `DeadlineExceeded` after `timeout`.
     pub async fn wait_for_instances(&self, count: usize, timeout: Duration) -> Result<()> {
-        let mut version = self.watcher.view().observe();
+        let mut version = self.shared.watcher.view().observe();
         let enough = async {
-            while self.watcher.view().lock().ready.len() < count {
+            while self.shared.watcher.view().lock().ready.len() < count {
                 // It lives in the view, which the client keeps.
                 let _ = version.changed().await;
             }
         };
         tokio::time::timeout(timeout, enough).await.map_err(|_| {
-            let have = self.watcher.view().lock().ready.len();
-            let what =
-                format!("waiting for {count} instances of {} ({have} are ready)", self.endpoint.path());
+            let have = self.shared.watcher.view().lock().ready.len();
+            let what = format!(
+                "waiting for {count} instances of {} ({have} are ready)",
+                self.shared.endpoint.path()
+            );
             Error::deadline_exceeded(what, timeout, Effect::None)
         })
     }
@@ -137,24 +171,16 @@ impl<Req, Resp> Client<Req, Resp> {
 
 impl<Req, Resp> Clone for Client<Req, Resp> {
     fn clone(&self) -> Self {
-        Self {
-            runtime: self.runtime.clone(),
-            endpoint: self.endpoint.clone(),
-            watcher: self.watcher.clone(),
-            routing: self.routing,
-            labels: self.labels.clone(),
-            turn: self.turn.clone(),
-            types: PhantomData,
-        }
+        Self { shared: self.shared.clone(), types: PhantomData }
     }
 }
 
 impl<Req, Resp> fmt::Debug for Client<Req, Resp> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("endpoint", &self.endpoint)
-            .field("routing", &self.routing)
-            .field("labels", &self.labels)
+            .field("endpoint", &self.shared.endpoint)
+            .field("routing", &self.shared.routing)
+            .field("labels", &self.shared.labels)
             .finish_non_exhaustive()
     }
 }

@@ -27,6 +27,9 @@ pub enum Codec {
     MessagePack,
 }
 
+/// As much as most values need, so that few are moved while they are written.
+const ROOM_BYTES: usize = 256;
+
 impl Codec {
     /// Every codec there is.
     pub const ALL: [Self; 2] = [Self::Json, Self::MessagePack];
@@ -47,11 +50,17 @@ impl Codec {
     /// # Errors
     /// [`Error::Invalid`] naming the type if it cannot be written, such as a JSON map whose keys are no text.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Bytes> {
-        let bytes = match self {
-            Self::Json => serde_json::to_vec(value).map_err(|error| self.invalid::<T>(error)),
-            Self::MessagePack => rmp_serde::to_vec_named(value).map_err(|error| self.invalid::<T>(error)),
-        };
-        bytes.map(Bytes::from)
+        let mut bytes = Vec::with_capacity(ROOM_BYTES);
+        match self {
+            Self::Json => {
+                serde_json::to_writer(&mut bytes, value).map_err(|error| self.invalid::<T>(error))?
+            }
+            Self::MessagePack => {
+                rmp_serde::encode::write_named(&mut bytes, value)
+                    .map_err(|error| self.invalid::<T>(error))?;
+            }
+        }
+        Ok(bytes.into())
     }
 
     /// Reads a value that is all there is.

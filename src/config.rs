@@ -12,17 +12,19 @@ use slipring_core::{Address, Error, Result};
 
 pub(crate) use self::backends::{Backends, lease_ttl};
 use crate::name::Deployment;
+use crate::plane::TcpPlane;
 use crate::settings::Settings;
 
 /// Which backends a runtime uses, which deployment it belongs to, and how long it waits for what.
 ///
-/// It comes from three environment variables ([`from_env`](Self::from_env)), or from a file of any format that
+/// It comes from environment variables ([`from_env`](Self::from_env)), or from a file of any format that
 /// serde reads; every field may be left out, and a field that does not exist is refused.
 ///
 /// | field | variable | is | default |
 /// |---|---|---|---|
 /// | `discovery` | `SLIPRING_DISCOVERY` | `memory:`, or `etcd://host:2379,host2:2379?ttl=10s` | `memory:` |
 /// | `messaging` | `SLIPRING_MESSAGING` | `memory:`, or `nats://host:4222,host2:4222` | `memory:` |
+/// | `tcp` | `SLIPRING_TCP` | a [`TcpPlane`], such as `tcp://0.0.0.0:7000?advertise=worker-7` | `tcp:` |
 /// | `deployment` | `SLIPRING_DEPLOYMENT` | what every key, subject, inbox and service name begins with | empty |
 /// | `settings` | | the [`Settings`], each by its name | theirs |
 ///
@@ -63,6 +65,8 @@ pub struct Config {
     /// Where messages go.
     #[serde(deserialize_with = "parsed")]
     pub messaging: Address,
+    /// How it takes part in the planes over TCP.
+    pub tcp: TcpPlane,
     /// Keeps apart what shares the servers.
     #[serde(deserialize_with = "parsed")]
     pub deployment: Deployment,
@@ -73,7 +77,15 @@ pub struct Config {
 impl Config {
     /// These backends, no deployment, and the default settings.
     pub fn new(discovery: Address, messaging: Address) -> Self {
-        Self { discovery, messaging, deployment: Deployment::default(), settings: Settings::default() }
+        let (tcp, deployment, settings) = (TcpPlane::default(), Deployment::default(), Settings::default());
+        Self { discovery, messaging, tcp, deployment, settings }
+    }
+
+    /// Taking part in the planes over TCP like this.
+    #[must_use]
+    pub fn with_tcp(mut self, tcp: TcpPlane) -> Self {
+        self.tcp = tcp;
+        self
     }
 
     /// In this deployment.
@@ -109,6 +121,9 @@ impl Config {
         }
         if let Some(messaging) = read("SLIPRING_MESSAGING", &variable)? {
             config.messaging = messaging;
+        }
+        if let Some(tcp) = read("SLIPRING_TCP", &variable)? {
+            config.tcp = tcp;
         }
         if let Some(deployment) = read("SLIPRING_DEPLOYMENT", &variable)? {
             config.deployment = deployment;

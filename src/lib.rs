@@ -36,6 +36,7 @@
 //! - Events: [`Component::events`]. Errors: [`Error`]. Stopping: [`DistributedRuntime::stop`].
 //! - Another broker: implement the traits of `slipring-core` and prove it with `slipring-conformance`.
 
+mod alarm;
 mod backoff;
 pub mod client;
 pub mod codec;
@@ -69,6 +70,8 @@ pub use self::endpoint::{Context, Fault, HealthCheck, Serve, Serving, TraceConte
 pub use self::event::{Event, EventStream, Events};
 pub use self::lifecycle::{LeaseState, Lifecycle, Outcome, PhaseReport, StopReport};
 pub use self::observed::Observer;
+pub use self::plane::local::LocalPlane;
+pub use self::plane::{Plane, TcpPlane};
 pub use self::registry::{Instance, InstanceChange, Instances, Registry, WatchState};
 pub use self::runtime::{DistributedRuntime, RuntimeBuilder};
 pub use self::settings::{LeasePolicy, Settings};

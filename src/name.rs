@@ -206,8 +206,8 @@ impl Deployment {
         path::key(format!("{}$slipring/anchor/{instance:x}", self.prefix('/')))
     }
 
-    /// The key that identifies the store, `$slipring/store` behind the deployment: written once, so that a
-    /// store that was emptied or restored is noticed.
+    /// A key that nobody writes, `$slipring/store` behind the deployment: who may read it has credentials that
+    /// reach the deployment's keys.
     pub fn store_key(&self) -> Key {
         path::key(format!("{}$slipring/store", self.prefix('/')))
     }

@@ -1,17 +1,21 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use slipring_core::mutation::Mutation;
 use slipring_core::{
-    BoxFuture, Commit, Discovery, DiscoveryCapabilities, DiscoveryExt, Effect, Environment, EnvironmentExt,
-    Error, Message, Messaging, MessagingCapabilities, Result, Task,
+    BoxFuture, Discovery, DiscoveryCapabilities, Effect, Environment, EnvironmentExt, Error, Fact, Message,
+    Messaging, MessagingCapabilities, Result, Task,
 };
 
 use crate::Settings;
+use crate::alarm::Alarms;
 use crate::name::Deployment;
+use crate::plane::Homes;
+use crate::plane::links::Links;
+use crate::plane::local::LocalPlane;
 
 /// What every part of a runtime stands on. Parts hold this, never the runtime, so that dropping the runtime
 /// ends them all.
@@ -23,6 +27,20 @@ pub(crate) struct Platform {
     pub(crate) messaging_can: MessagingCapabilities,
     pub(crate) settings: Settings,
     pub(crate) deployment: Deployment,
+    /// Is anybody told what happens?
+    pub(crate) observed: bool,
+    /// When calls are given up.
+    pub(crate) alarms: Alarms,
+    /// How many calls of this runtime are under way.
+    pub(crate) calls: AtomicUsize,
+    /// The connections to other processes.
+    pub(crate) links: Links,
+    /// The calls that wait to be answered over one of them.
+    pub(crate) homes: Arc<Homes>,
+    /// How often the runtime has had a lease.
+    pub(crate) epoch: Arc<AtomicU64>,
+    /// The endpoints of this process.
+    pub(crate) local: LocalPlane,
     /// The id of the runtime's first lease; never changes.
     pub(crate) instance: u64,
 }
@@ -37,24 +55,15 @@ impl Platform {
         (*self.messaging).publish(message)
     }
 
-    /// What identifies the store: an unleased value, written once by whoever comes first, and again after the
-    /// store was emptied.
-    pub(crate) async fn store_identity(&self) -> Result<Bytes> {
-        let key = self.deployment.store_key();
-        let identity = async {
-            loop {
-                if let Some(entry) = self.discovery.entry(&key).await? {
-                    return Ok(entry.value);
-                }
-                let fresh = Bytes::from(format!("{:016x}", self.environment.random("store identity")));
-                match self.discovery.create(key.clone(), fresh.clone(), None).await? {
-                    Commit::Applied(_) => return Ok(fresh),
-                    // Somebody else was faster: read theirs.
-                    Commit::Refused => {}
-                }
-            }
-        };
-        self.within("reading the store's identity", identity).await
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Tells a fact to whoever observes, if anybody does.
+    pub(crate) fn tell(&self, fact: impl FnOnce() -> Fact) {
+        if self.observed {
+            self.environment.observe(&fact());
+        }
     }
 
     /// Is this bug switched on?

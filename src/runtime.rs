@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use slipring_core::{
 };
 use tokio::sync::OnceCell;
 
+use crate::alarm::Alarms;
 use crate::client::RetryBudget;
 use crate::component::{Component, Endpoint, Namespace};
 use crate::config::{Backends, Config, lease_ttl};
@@ -19,6 +20,9 @@ use crate::lifecycle::{LeaseHolder, LeaseState, Outcome, Phases, StopReport};
 use crate::name::{Deployment, Reference};
 use crate::observed::{Observed, Observer};
 use crate::plane::caller::Caller;
+use crate::plane::links::Links;
+use crate::plane::local::LocalPlane;
+use crate::plane::{Desk, Homes, TcpPlane};
 use crate::platform::{Platform, within};
 use crate::registry::{Registration, Registry};
 use crate::settings::Settings;
@@ -129,7 +133,7 @@ impl DistributedRuntime {
 
     /// How many calls of this runtime are under way.
     pub fn calls_in_flight(&self) -> usize {
-        self.inner.caller.in_flight()
+        self.platform().calls.load(Ordering::Relaxed)
     }
 
     /// Is it stopping, or stopped? To look at and to wait for.
@@ -166,8 +170,14 @@ impl DistributedRuntime {
             .await;
         phases
             .run("close", async {
+                let busy = platform.links.close(limit).await;
                 let closed = platform.messaging.close(limit);
-                unconfirmed(tokio::time::timeout(limit * 2, closed).await, limit)
+                match unconfirmed(tokio::time::timeout(limit * 2, closed).await, limit) {
+                    Outcome::Done if busy > 0 => {
+                        Outcome::Unconfirmed(format!("{busy} connections had streams under way"))
+                    }
+                    outcome => outcome,
+                }
             })
             .await;
         phases.report
@@ -243,15 +253,17 @@ pub struct RuntimeBuilder {
     /// Where the backends are that were not handed in.
     addresses: Option<(Address, Address)>,
     deployment: Deployment,
+    local: LocalPlane,
+    tcp: TcpPlane,
     settings: Settings,
 }
 
 impl RuntimeBuilder {
     /// The deployment and settings of a configuration, and its backends unless others are handed in.
     pub fn config(mut self, config: Config) -> Self {
-        let Config { discovery, messaging, deployment, settings } = config;
+        let Config { discovery, messaging, tcp, deployment, settings } = config;
         self.addresses = Some((discovery, messaging));
-        self.deployment(deployment).settings(settings)
+        self.tcp(tcp).deployment(deployment).settings(settings)
     }
 
     /// The backend of keys, leases and watches.
@@ -270,6 +282,18 @@ impl RuntimeBuilder {
     #[cfg(feature = "memory")]
     pub fn memory(self, world: &slipring_memory::MemoryWorld) -> Self {
         self.discovery(world.discovery()).messaging(world.messaging())
+    }
+
+    /// Calls the endpoints of other runtimes in this process directly, if they were given the same plane.
+    pub fn local(mut self, plane: &LocalPlane) -> Self {
+        self.local = plane.clone();
+        self
+    }
+
+    /// How the runtime takes part in the planes over TCP; by default it only dials.
+    pub fn tcp(mut self, plane: TcpPlane) -> Self {
+        self.tcp = plane;
+        self
     }
 
     /// What stands for the machine; by default the real one ([`SystemEnvironment`]).
@@ -313,15 +337,32 @@ impl RuntimeBuilder {
         within(settings.backend_timeout, "reading the deployment's keys", reading).await?;
         let lease = LeaseHolder::start(discovery.clone(), environment.clone(), settings).await?;
         let lease = Arc::new(lease);
+        let homes = Arc::new(Homes::default());
+        let desk = Desk::new(lease.instance(), self.local.clone(), homes.clone());
+        let links = Links::start(
+            self.tcp,
+            environment.clone(),
+            lease.instance(),
+            lease.epoch().clone(),
+            Arc::new(desk),
+        );
+        let links = links.await?;
         let platform = Arc::new(Platform {
             discovery,
             messaging,
-            environment,
             discovery_can,
             messaging_can,
             settings,
             deployment: self.deployment,
+            observed: environment.is_observed(),
+            alarms: Alarms::start(&*environment),
+            calls: AtomicUsize::new(0),
+            links,
+            homes,
+            epoch: lease.epoch().clone(),
+            local: self.local,
             instance: lease.instance(),
+            environment,
         });
         let inner = Inner {
             registration: Arc::new(Registration::start(platform.clone(), &lease)),

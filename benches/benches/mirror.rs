@@ -59,7 +59,7 @@ fn one_by_one(criterion: &mut Criterion) {
 /// A mirror that has just asked for its first watch.
 fn opening() -> Mirror {
     let can = Profile::default().discovery;
-    let mut mirror = Mirror::new(Instant::now(), Options::new(can.resume, can.watch_silence_max), 1);
+    let mut mirror = Mirror::new(Instant::now(), Options::new(can.watch_silence_max), 1);
     assert!(matches!(mirror.poll(Instant::now()), Step::Open(_)));
     mirror
 }

@@ -1,13 +1,14 @@
 //! The ways to be served, a file each.
 
-mod broker;
 mod bus;
 mod memory;
 mod model;
+mod planes;
 mod raw;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use slipring::Plane;
 
 use crate::args::Args;
 
@@ -20,6 +21,12 @@ pub(crate) enum Variant {
     /// The component model: requests and items over NATS, discovery on etcd.
     #[value(name = "broker/etcd")]
     Broker,
+    /// The component model: requests and items over TCP, discovery on etcd.
+    #[value(name = "tcp/etcd")]
+    Tcp,
+    /// The component model: requests over NATS, items over TCP, discovery on etcd.
+    #[value(name = "nats_tcp/etcd")]
+    NatsTcp,
     /// NATS's own client, without slipring: requests, and an inbox for each stream.
     #[value(name = "raw/nats")]
     Raw,
@@ -31,7 +38,9 @@ impl Variant {
         match self {
             Self::Bus => bus::run(args).await,
             Self::Memory => memory::run(args).await,
-            Self::Broker => broker::run(args).await,
+            Self::Broker => planes::run(args, Plane::Broker).await,
+            Self::Tcp => planes::run(args, Plane::Tcp).await,
+            Self::NatsTcp => planes::run(args, Plane::NatsTcp).await,
             Self::Raw => raw::run(args).await,
         }
     }

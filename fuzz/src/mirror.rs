@@ -43,7 +43,7 @@ impl Session {
             saved: Saved::empty(),
             began,
             now: Duration::ZERO,
-            mirror: Mirror::new(began, Options::new(true, SILENCE_MAX), 7),
+            mirror: Mirror::new(began, Options::new(SILENCE_MAX), 7),
             watch: None,
             view: BTreeMap::new(),
         }
@@ -64,7 +64,6 @@ impl Session {
             b'S' => self.saved = self.store.export(),
             b'R' => {
                 self.store.import(self.now, self.saved.clone());
-                self.mirror.handle_identity(self.at());
             }
             _ => {}
         }
@@ -81,6 +80,7 @@ impl Session {
 
     fn step(&mut self) {
         let Step::Open(start) = self.mirror.poll(self.at()) else { return };
+        assert_eq!(start, Start::Snapshot, "the store may have been put back since");
         self.close();
         match self.store.watch(self.now, range(), start) {
             Ok((watch, base)) => {
@@ -88,10 +88,7 @@ impl Session {
                 let changes = self.mirror.handle_watch(self.at(), base);
                 self.apply(changes);
             }
-            Err(error) => {
-                assert!(matches!(start, Start::After(_)), "a snapshot is always there: {error}");
-                self.mirror.handle_end(self.at(), error);
-            }
+            Err(error) => panic!("a snapshot is always there: {error}"),
         }
     }
 

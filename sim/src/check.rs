@@ -33,6 +33,7 @@ pub use self::invariants::{ELSEWHERE, INVARIANTS};
 use self::ledger::Ledger;
 pub use self::terms::Terms;
 use crate::history::History;
+use crate::run::STANDSTILL;
 
 /// A promise that a history breaks, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,11 @@ impl Violation {
     /// What the invariant promises, in words.
     pub fn promise(&self) -> &'static str {
         let known = INVARIANTS.iter().find(|(name, _)| *name == self.invariant);
-        known.map_or("what a scenario expects of itself", |(_, promise)| promise)
+        match known {
+            Some((_, promise)) => promise,
+            None if self.invariant == STANDSTILL => "time passes, and the run comes to an end",
+            None => "what a scenario expects of itself",
+        }
     }
 }
 

@@ -22,10 +22,14 @@ mod arguments;
 mod doctor;
 mod explore;
 mod replay;
+mod sentry;
 
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::panic;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use self::arguments::Order;
 use crate::Scenario;
@@ -120,6 +124,16 @@ fn quietly<T>(act: impl FnOnce() -> T) -> T {
     let done = act();
     panic::set_hook(hook);
     done
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures the machine, not a simulation")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let failed = |error| io::Error::other(format!("cannot write {}: {error}", path.display()));
+    fs::write(path, text).map_err(failed)
 }
 
 /// A word of a command line, as a shell reads it.

@@ -13,7 +13,7 @@ use slipring_core::{
 use self::tasks::Tasks;
 use crate::history::{Death, Event};
 use crate::network::{Net, Network, Sockets};
-use crate::pace::{Pace, Paced};
+use crate::pace::{Pace, Paced, Steps};
 use crate::random::Streams;
 use crate::run::panic_text;
 use crate::trace::Log;
@@ -49,7 +49,6 @@ struct State {
     streams: Streams,
     /// What wall time adds to the monotonic clock.
     wall_at_start: SystemTime,
-    facts: Vec<Fact>,
     /// The tasks that were started; none any more after a crash.
     tasks: Option<Tasks>,
 }
@@ -67,7 +66,6 @@ impl SimEnvironment {
         let state = State {
             streams,
             wall_at_start: SystemTime::UNIX_EPOCH + WALL_TIME_AT_START,
-            facts: Vec::new(),
             tasks: Some(Tasks::here()),
         };
         let network = network.into();
@@ -110,9 +108,10 @@ impl SimEnvironment {
         }
     }
 
-    /// What the component model did here, in order.
+    /// What the component model did here, in order; in a world whose history is
+    /// [taken](crate::World::take_history), since that was done last.
     pub fn facts(&self) -> Vec<Fact> {
-        self.state().facts.clone()
+        self.log.facts(&self.name)
     }
 
     /// F13: no task takes a step until [`resume`](Self::resume) was called as often as this. Time passes.
@@ -159,6 +158,11 @@ impl SimEnvironment {
         self.state.lock().expect("no code panics while it holds the lock")
     }
 
+    /// The steps of a task.
+    fn steps(&self, task: &'static str) -> Steps {
+        Steps { log: self.log.clone(), node: self.name.clone(), task }
+    }
+
     fn check(&self) -> Result<()> {
         if self.is_crashed() {
             return Err(Error::unavailable(&*self.name, "this node has crashed", Effect::None));
@@ -198,7 +202,7 @@ impl Environment for SimEnvironment {
         };
         let (task, run) = Task::new(name, Box::pin(traced));
         if let Some(tasks) = &mut self.state().tasks {
-            tasks.spawn(Paced::new(self.pace.clone(), Box::pin(run)));
+            tasks.spawn(Paced::new(self.pace.clone(), self.steps(name), Box::pin(run)));
         }
         task
     }
@@ -213,7 +217,10 @@ impl Environment for SimEnvironment {
 
     fn observe(&self, fact: &Fact) {
         self.log.add(&self.name, Event::Fact(fact.clone()));
-        self.state().facts.push(fact.clone());
+    }
+
+    fn is_observed(&self) -> bool {
+        true
     }
 }
 

@@ -74,6 +74,7 @@ mod operation;
 mod pace;
 pub mod picture;
 pub mod probes;
+mod pulse;
 mod random;
 mod run;
 mod scenario;

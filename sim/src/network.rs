@@ -44,7 +44,7 @@ impl Net {
     }
 
     /// Listens as `host`.
-    #[cfg_attr(not(feature = "turmoil"), expect(unused_variables, reason = "in memory all hosts are one"))]
+    #[cfg_attr(not(feature = "turmoil"), allow(unused_variables, reason = "in memory all hosts are one"))]
     pub(crate) async fn listen(
         &self,
         sockets: &Sockets,

@@ -5,7 +5,9 @@ use std::task::{Context, Poll, Waker};
 
 use slipring_core::BoxFuture;
 
+use crate::pulse::standstill;
 use crate::random::SplitMix;
+use crate::trace::Log;
 
 /// When the tasks of a node run. Clones are the same.
 #[derive(Debug, Clone)]
@@ -45,9 +47,31 @@ impl Pace {
     }
 }
 
+/// The steps of a task.
+pub(crate) struct Steps {
+    pub(crate) log: Log,
+    pub(crate) node: Arc<str>,
+    pub(crate) task: &'static str,
+}
+
+impl Steps {
+    /// One more.
+    ///
+    /// # Panics
+    /// If it is one too many. That ends the task; and the run, for which time would stand still.
+    fn take(&self) {
+        if self.log.is_one_too_many() {
+            let why = standstill(&format!("task {} of {}", self.task, self.node));
+            self.log.pulse().stop(why.clone());
+            panic!("{why}");
+        }
+    }
+}
+
 /// A task that runs only when its node does.
 pub(crate) struct Paced {
     pace: Pace,
+    steps: Steps,
     number: u64,
     /// It let others go first; now it is its turn.
     waited: bool,
@@ -55,13 +79,13 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    pub(crate) fn new(pace: Pace, task: BoxFuture<'static, ()>) -> Self {
+    pub(crate) fn new(pace: Pace, steps: Steps, task: BoxFuture<'static, ()>) -> Self {
         let number = {
             let mut state = pace.state();
             state.tasks += 1;
             state.tasks
         };
-        Self { pace, number, waited: false, task }
+        Self { pace, steps, number, waited: false, task }
     }
 
     /// Does the task run now? If not, it is woken when it is to be asked again.
@@ -84,6 +108,7 @@ impl Future for Paced {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.steps.take();
         if self.runs(cx) {
             return self.task.as_mut().poll(cx);
         }
@@ -112,12 +137,13 @@ mod tests {
 
     /// F13: a task that let others go first when a pause began does not wake itself during the pause; time
     /// would stand still for ever. It runs after the pause.
-    #[test]
-    fn f13_a_pause_meets_a_task_that_waits_for_its_turn() {
+    #[tokio::test(start_paused = true)]
+    async fn f13_a_pause_meets_a_task_that_waits_for_its_turn() {
         let (pace, wakes) = (Pace::new(Some(7)), Arc::new(Wakes::default()));
         let waker = Waker::from(wakes.clone());
         let mut cx = Context::from_waker(&waker);
-        let mut paced = Paced::new(pace.clone(), Box::pin(std::future::pending()));
+        let steps = Steps { log: Log::new(), node: "node".into(), task: "task" };
+        let mut paced = Paced::new(pace.clone(), steps, Box::pin(std::future::pending()));
         while !paced.waited {
             assert!(Pin::new(&mut paced).poll(&mut cx).is_pending());
         }

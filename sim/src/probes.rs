@@ -64,6 +64,13 @@ impl Probes {
         self.met.get(name).copied().unwrap_or_default()
     }
 
+    /// All situations, known and of programs, each with in how many runs it was met; the known ones first.
+    pub fn all(&self) -> impl Iterator<Item = (&str, u64)> {
+        let known: BTreeSet<&str> = KNOWN.iter().map(|(name, _)| *name).collect();
+        let own = self.met.keys().map(String::as_str).filter(move |name| !known.contains(name));
+        KNOWN.iter().map(|(name, _)| *name).chain(own).map(|name| (name, self.met(name)))
+    }
+
     /// The [known](KNOWN) situations that no run met, in their order.
     pub fn never(&self) -> Vec<&'static str> {
         KNOWN.iter().map(|(name, _)| *name).filter(|name| self.met(name) == 0).collect()

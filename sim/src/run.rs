@@ -1,14 +1,18 @@
 use std::any::Any;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use slipring_memory::Profile;
 
 use crate::history::History;
+use crate::pulse::{Pulse, standstill};
 use crate::setup::Setup;
 use crate::trace::Trace;
-use crate::world::World;
+use crate::world::{Ground, World};
 
 /// Runs a scenario in a world of its own, on a runtime of its own whose clock is paused: time passes only
 /// while everybody waits. Returns what happened; the same seed and scenario give the same bytes.
@@ -19,8 +23,8 @@ use crate::world::World;
 /// are compared, unless the setup has no [self-check](Setup::with_self_check).
 ///
 /// # Panics
-/// If the scenario does, with the seed and the end of the trace; if the two runs differ, with the first event
-/// in which they do.
+/// If the scenario does, or if time comes to stand still, because somebody wakes himself for ever, with the seed and
+/// the end of the trace; if the two runs differ, with the first event in which they do.
 pub fn run(seed: u64, scenario: impl AsyncFn(World)) -> Trace {
     run_with(seed, Profile::default(), scenario)
 }
@@ -57,7 +61,9 @@ impl Report {
 /// As [`run`].
 pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World)) -> Report {
     let setup = setup.into();
-    compare(seed, setup.self_check, || unbroken(seed, attempt(seed, setup.clone(), &scenario)))
+    compare(seed, setup.self_check, || {
+        unbroken(seed, attempt(seed, setup.clone(), Pulse::default(), &scenario))
+    })
 }
 
 /// A run; with a check, twice.
@@ -75,35 +81,68 @@ pub(crate) fn compare(seed: u64, self_check: bool, run: impl Fn() -> Report) -> 
     report
 }
 
-/// A run whose scenario did not panic.
+/// A run whose scenario came to its end.
 ///
 /// # Panics
-/// If it did.
-pub(crate) fn unbroken(seed: u64, (report, panic): (Report, Option<(Duration, String)>)) -> Report {
-    if let Some((_, what)) = panic {
+/// If it did not.
+pub(crate) fn unbroken(seed: u64, (report, failure): (Report, Option<Failure>)) -> Report {
+    if let Some(Failure { what, .. }) = failure {
         let trace = Trace::from(&report.history);
         panic!("seed {seed}: {what}; the end of its trace:\n{}", trace.tail(TAIL_LINES));
     }
     report
 }
 
-/// One run, with when the scenario ended in a panic and what it said, if it did.
+/// How a scenario failed.
+pub(crate) struct Failure {
+    pub(crate) at: Duration,
+    /// The promise that it broke: [`STORY`] or [`STANDSTILL`].
+    pub(crate) promise: &'static str,
+    pub(crate) what: String,
+}
+
+/// What a panic of the scenario breaks.
+pub(crate) const STORY: &str = "story";
+/// What breaks a run in which time stands still.
+pub(crate) const STANDSTILL: &str = "standstill";
+
+/// One run, and how its scenario failed, if it did.
 pub(crate) fn attempt(
     seed: u64,
     setup: impl Into<Setup>,
+    pulse: Pulse,
     scenario: impl AsyncFnOnce(World),
-) -> (Report, Option<(Duration, String)>) {
+) -> (Report, Option<Failure>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing from the system");
     runtime.block_on(async {
-        let world = World::with(seed, setup);
-        let run = AssertUnwindSafe(scenario(world.clone())).catch_unwind().await;
-        let panic = run.err().map(|panic| (world.elapsed(), panic_text(&*panic).to_owned()));
-        (world.finish().await, panic)
+        let world = World::on(Ground::Memory, seed, setup.into(), pulse);
+        let failure = tell(&world, scenario(world.clone())).await;
+        (world.finish().await, failure)
     })
+}
+
+/// Tells a story to its end, or to where it panics, or to where time stands still.
+pub(crate) async fn tell(world: &World, story: impl Future<Output = ()>) -> Option<Failure> {
+    let mut story = pin!(AssertUnwindSafe(story).catch_unwind());
+    let log = world.log();
+    let fail = |promise, what| Some(Failure { at: log.elapsed(), promise, what });
+    poll_fn(|cx| {
+        if let Poll::Ready(why) = log.pulse().poll_stop(cx) {
+            return Poll::Ready(fail(STANDSTILL, why));
+        }
+        if log.is_one_too_many() {
+            return Poll::Ready(fail(STANDSTILL, standstill("the story")));
+        }
+        story.as_mut().poll(cx).map(|told| match told {
+            Ok(()) => None,
+            Err(panic) => fail(STORY, panic_text(&*panic).to_owned()),
+        })
+    })
+    .await
 }
 
 /// Lines of the trace in the message of a failed run.

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
 use crate::check::{Terms, Violation, check};
-use crate::run::attempt;
+use crate::pulse::Pulse;
+use crate::run::{Failure, attempt};
 use crate::{Report, Schedule, Setup, Shape, World};
 
 /// A story of some nodes in a [`World`], with all that it takes to run it under any seed, to judge the run, and
@@ -81,7 +81,7 @@ impl Scenario {
     /// `name` is in snake_case; `shows` is a sentence. The schedule of a seed is drawn for `shape`, and plays
     /// from the beginning of the story. The story ends the run; [`World::calm`] waits for the end of the
     /// schedule. It may be told any number of times, and keeps nothing from one time to the next. A panic in it
-    /// is a violation.
+    /// is a violation, and so is that time stands still, because somebody wakes himself for ever.
     pub fn new(
         name: impl Into<String>,
         shows: impl Into<String>,
@@ -187,19 +187,42 @@ impl Scenario {
 
     /// [`replay`](Self::replay) on an engine.
     pub fn replay_on(&self, engine: Engine, seed: u64, schedule: Schedule) -> Outcome {
-        let (played, story, setup) = (schedule.clone(), self.story.clone(), self.setup.clone());
+        self.replay_watched(engine, seed, schedule, Pulse::default())
+    }
+
+    /// [`replay_on`](Self::replay_on) for somebody who looks how it gets on.
+    pub(crate) fn replay_watched(
+        &self,
+        engine: Engine,
+        seed: u64,
+        schedule: Schedule,
+        pulse: Pulse,
+    ) -> Outcome {
+        let (report, violations) = self.judged(engine, seed, schedule.clone(), pulse);
+        let hash = report.hash();
+        Outcome { seed, schedule, report, violations, hash }
+    }
+
+    /// [`replay_watched`](Self::replay_watched) without a hash, which takes a fifth of the time.
+    pub(crate) fn judged(
+        &self,
+        engine: Engine,
+        seed: u64,
+        schedule: Schedule,
+        pulse: Pulse,
+    ) -> (Report, Vec<Violation>) {
+        let (played, story, setup) = (schedule, self.story.clone(), self.setup.clone());
         let tell = move |world: World| {
             world.play(played);
             story(world)
         };
-        let (report, panic) = match engine {
-            Engine::Fast => attempt(seed, setup, tell),
+        let (report, failure) = match engine {
+            Engine::Fast => attempt(seed, setup, pulse, tell),
             #[cfg(feature = "turmoil")]
-            Engine::Turmoil => crate::turmoil::attempt(seed, setup, tell),
+            Engine::Turmoil => crate::turmoil::attempt(seed, setup, pulse, tell),
         };
-        let violations = self.judge(&report, panic);
-        let hash = report.hash();
-        Outcome { seed, schedule, report, violations, hash }
+        let violations = self.judge(&report, failure);
+        (report, violations)
     }
 
     /// The smallest schedule found under which a seed still breaks `invariant`; see [`Schedule::shrink`].
@@ -240,17 +263,14 @@ impl Scenario {
         self.terms.clone().unwrap_or_else(|| Terms::from(&self.setup.profile))
     }
 
-    fn judge(&self, report: &Report, panic: Option<(Duration, String)>) -> Vec<Violation> {
+    fn judge(&self, report: &Report, failure: Option<Failure>) -> Vec<Violation> {
         let mut violations = check(&report.history, self.terms());
         violations.extend(self.judges.iter().flat_map(|judge| judge(report)));
-        violations.extend(panic.map(|(at, what)| Violation::new(STORY, at, what)));
+        violations.extend(failure.map(|failure| Violation::new(failure.promise, failure.at, failure.what)));
         violations.sort_by_key(|violation| violation.at);
         violations
     }
 }
-
-/// What a panic of the story breaks.
-const STORY: &str = "story";
 
 impl Outcome {
     /// Does it break this invariant?
@@ -291,6 +311,8 @@ impl fmt::Display for Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{Fault, Node};
 
@@ -372,6 +394,31 @@ mod tests {
         let expected =
             [("N2", "task program of a: no luck"), ("order", "out of order"), ("story", "the end")];
         assert_eq!(found, expected);
+    }
+
+    /// Whoever wakes himself for ever ends the run, and not the patience of who waits for it: a task, or the story.
+    #[test]
+    fn time_does_not_stand_still() {
+        let spin = async || loop {
+            tokio::task::yield_now().await;
+        };
+        let by_a_task = Scenario::new("task", "A task wakes itself", shape(), async move |world: World| {
+            world.spawn_node("a", move |_| async move {
+                tokio::time::sleep(TTL).await;
+                spin().await;
+            });
+            tokio::time::sleep(2 * TTL).await;
+        });
+        let by_the_story =
+            Scenario::new("story", "The story wakes itself", shape(), async move |_| spin().await);
+        for (scenario, who, at) in
+            [(by_a_task, "task program of a took", TTL), (by_the_story, "the story took", Duration::ZERO)]
+        {
+            let violations = scenario.replay(7, Schedule::new()).violations;
+            let [violation] = &violations[..] else { panic!("{violations:?}") };
+            assert_eq!((violation.invariant, violation.at), ("standstill", at));
+            assert!(violation.what.contains(who), "{violation}");
+        }
     }
 
     /// A failing run shrinks to the operation that it takes.

@@ -3,9 +3,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use slipring_core::Fact;
 use tokio::time::Instant;
 
 use crate::history::{Event, History, Moment};
+use crate::pulse::Pulse;
 
 /// What happened in a run, a line each: virtual seconds, who, the kind of event, and the rest. The same seed
 /// gives the same bytes.
@@ -58,6 +60,7 @@ pub(crate) struct Log {
     history: Arc<Mutex<History>>,
     /// When the last event happened, in nanoseconds.
     last: Arc<AtomicU64>,
+    pulse: Pulse,
 }
 
 /// What tells the time.
@@ -73,18 +76,33 @@ enum Clock {
 impl Log {
     /// An empty log that begins now.
     pub(crate) fn new() -> Self {
-        Self::timed(Clock::Tokio(Instant::now()))
+        Self::of(Pulse::default())
+    }
+
+    /// An empty log that begins now, of a run that gets on so.
+    pub(crate) fn of(pulse: Pulse) -> Self {
+        Self::timed(Clock::Tokio(Instant::now()), pulse)
     }
 
     /// An empty log of a simulation on turmoil.
     #[cfg(feature = "turmoil")]
-    pub(crate) fn on_turmoil() -> Self {
-        Self::timed(Clock::Turmoil)
+    pub(crate) fn on_turmoil(pulse: Pulse) -> Self {
+        Self::timed(Clock::Turmoil, pulse)
     }
 
-    fn timed(clock: Clock) -> Self {
+    fn timed(clock: Clock, pulse: Pulse) -> Self {
         let (watches, numbers, history, last) = Default::default();
-        Self { clock, watches, numbers, history, last }
+        Self { clock, watches, numbers, history, last, pulse }
+    }
+
+    /// How the run gets on.
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Somebody is about to take a step. Is that one too many for the time that has passed?
+    pub(crate) fn is_one_too_many(&self) -> bool {
+        self.pulse.is_one_too_many(|| self.elapsed())
     }
 
     /// The time since the log began.
@@ -122,6 +140,17 @@ impl Log {
     /// What was written so far.
     pub(crate) fn snapshot(&self) -> History {
         self.history().clone()
+    }
+
+    /// The facts of a node among it, in order.
+    pub(crate) fn facts(&self, of: &str) -> Vec<Fact> {
+        let history = self.history();
+        let here = history.moments().iter().filter(|moment| &*moment.node == of);
+        let facts = here.filter_map(|moment| match &moment.event {
+            Event::Fact(fact) => Some(fact.clone()),
+            _ => None,
+        });
+        facts.collect()
     }
 
     /// What was written so far; the log is empty then, and goes on.

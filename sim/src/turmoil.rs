@@ -23,11 +23,9 @@ mod server;
 mod wire;
 
 use std::cell::RefCell;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use turmoil::{Builder, Sim};
 
@@ -36,7 +34,8 @@ pub(crate) use self::hosts::Hosts;
 use self::orders::{Harbour, Orders, TICK};
 use crate::environment::wall_time_at_start;
 use crate::network::Net;
-use crate::run::{compare, panic_text, unbroken};
+use crate::pulse::Pulse;
+use crate::run::{Failure, compare, tell, unbroken};
 use crate::trace::Log;
 use crate::world::Ground;
 use crate::{Report, Setup, SimEnvironment, World};
@@ -49,16 +48,18 @@ pub fn simulate(seed: u64, setup: impl Into<Setup>, scenario: impl AsyncFn(World
     let (setup, scenario) = (setup.into(), Rc::new(scenario));
     compare(seed, setup.self_check, || {
         let scenario = scenario.clone();
-        unbroken(seed, attempt(seed, setup.clone(), |world| Box::pin(async move { scenario(world).await })))
+        let story = |world| Box::pin(async move { scenario(world).await }) as LocalBoxFuture<'static, ()>;
+        unbroken(seed, attempt(seed, setup.clone(), Pulse::default(), story))
     })
 }
 
-/// One run, with when the scenario ended in a panic and what it said, if it did.
+/// One run, and how its scenario failed, if it did.
 pub(crate) fn attempt(
     seed: u64,
     setup: Setup,
+    pulse: Pulse,
     scenario: impl FnOnce(World) -> LocalBoxFuture<'static, ()> + 'static,
-) -> (Report, Option<(Duration, String)>) {
+) -> (Report, Option<Failure>) {
     let orders = Orders::default();
     let hosts = Hosts::new(seed, orders.clone());
     let mut harbour = Harbour::new(orders, hosts.clone());
@@ -66,10 +67,9 @@ pub(crate) fn attempt(
     let (ended, outcome) = (Rc::new(RefCell::new(None)), Rc::new(RefCell::new(None)));
     let ends = ended.clone();
     sim.client(BROKER, async move {
-        let world = World::on(Ground::Turmoil(hosts), seed, setup);
-        let run = AssertUnwindSafe(scenario(world.clone())).catch_unwind().await;
-        let panic = run.err().map(|panic| (world.elapsed(), panic_text(&*panic).to_owned()));
-        ends.replace(Some((world.finish().await, panic)));
+        let world = World::on(Ground::Turmoil(hosts), seed, setup, pulse);
+        let failure = tell(&world, scenario(world.clone())).await;
+        ends.replace(Some((world.finish().await, failure)));
         Ok(())
     });
     while outcome.borrow().is_none() {
@@ -112,7 +112,7 @@ fn sim(seed: u64, setup: &Setup) -> Sim<'static> {
 /// under `name`. What turmoil does not let through is tried again until the caller gives up, where turmoil
 /// itself would refuse it at once.
 pub fn environment(name: &str, seed: u64) -> SimEnvironment {
-    SimEnvironment::in_world(name, seed, false, Log::on_turmoil(), Net::Turmoil)
+    SimEnvironment::in_world(name, seed, false, Log::on_turmoil(Pulse::default()), Net::Turmoil)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::environment::SimEnvironment;
 use crate::history::{Event, History, Moment, Rest};
 use crate::link::{Link, Side, Wiring};
 use crate::network::Net;
+use crate::pulse::Pulse;
 use crate::run::Report;
 use crate::setup::Setup;
 use crate::trace::{Log, Trace};
@@ -72,11 +73,11 @@ impl World {
 
     /// A world with this [`Setup`], or whose broker has this [`Profile`](slipring_memory::Profile).
     pub fn with(seed: u64, setup: impl Into<Setup>) -> Self {
-        Self::on(Ground::Memory, seed, setup.into())
+        Self::on(Ground::Memory, seed, setup.into(), Pulse::default())
     }
 
-    pub(crate) fn on(ground: Ground, seed: u64, setup: Setup) -> Self {
-        let (log, network) = ground.begin(seed, &setup);
+    pub(crate) fn on(ground: Ground, seed: u64, setup: Setup, pulse: Pulse) -> Self {
+        let (log, network) = ground.begin(seed, &setup, pulse);
         let broker = SimEnvironment::in_world(BROKER, seed, setup.shuffled, log.clone(), network.clone());
         let broker = ground.place(broker);
         let memory = MemoryWorld::observed(setup.profile.clone(), broker.clone(), {
@@ -172,6 +173,11 @@ impl World {
     /// What it is like.
     pub fn setup(&self) -> &Setup {
         &self.shared.setup
+    }
+
+    /// What it writes.
+    pub(crate) fn log(&self) -> &Log {
+        &self.shared.log
     }
 
     /// Virtual time since the world began.

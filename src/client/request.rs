@@ -1,21 +1,19 @@
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::poll;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slipring_core::mutation::Mutation;
-use slipring_core::{Effect, Error, Fact, Headers, Result};
+use slipring_core::{Error, Fact, Result};
 use tokio::time::Instant;
 
 use super::responses::{Ended, Limits, Reply};
 use super::retry::{Decision, Retry, RetryPolicy};
 use super::route::Choice;
+use super::send::Outbound;
 use super::{Client, Responses};
 use crate::endpoint::{Context, Metadata, TraceContext};
 use crate::plane::caller::Call;
@@ -45,7 +43,7 @@ pub struct Request<'a, Req, Resp> {
 
 impl<'a, Req, Resp> Request<'a, Req, Resp> {
     pub(super) fn new(client: &'a Client<Req, Resp>, request: &'a Req) -> Self {
-        let settings = &client.runtime.platform().settings;
+        let settings = &client.runtime().platform().settings;
         Self {
             client,
             request,
@@ -156,24 +154,21 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
-        self.client.runtime.check_open()?;
+        self.client.runtime().check_open()?;
         let began = Instant::now();
         let own = began + self.deadline;
         let deadline = self.outer.map_or(own, |outer| outer.min(own));
-        let platform = self.client.runtime.platform();
+        let platform = self.client.runtime().platform();
         let patience = u32::from(platform.mutated(Mutation::DeadlineIsForgotten)) * DURATION_MAX;
         let limits = Limits { began, deadline: deadline + patience, inactivity_max: self.inactivity_max };
-        let number = self.client.runtime.caller().number();
-        let started = Fact::CallStarted {
-            endpoint: self.client.watcher.name().clone(),
+        let number = self.client.runtime().caller().number();
+        platform.tell(|| Fact::CallStarted {
+            endpoint: self.client.shared.watcher.name().clone(),
             call: number,
             deadline: deadline.saturating_duration_since(began),
-            any: self.direct.is_none() && self.client.labels.is_empty(),
-        };
-        platform.environment.observe(&started);
-        // Until something else is known: whoever drops a call cancels it.
-        let mut ended =
-            Some(Ended { environment: platform.environment.clone(), call: number, code: Some("cancelled") });
+            any: self.direct.is_none() && self.client.shared.labels.is_empty(),
+        });
+        let mut ended = Ended::tell(platform, number);
         let result = self.attempts(number, limits, &mut ended).await;
         if let (Err(error), Some(ended)) = (&result, &mut ended) {
             ended.code = Some(error.code());
@@ -185,7 +180,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     where
         Req: Serialize + Sync,
     {
-        let runtime = &self.client.runtime;
+        let runtime = self.client.runtime();
         let harmless = self.idempotent || runtime.platform().mutated(Mutation::UnknownIsRetried);
         let policy = RetryPolicy::new().with_idempotent(harmless).with_patient(!self.fail_fast);
         let mut retry = Retry::new(policy, limits.deadline);
@@ -207,8 +202,12 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            if let Error::Draining { .. } | Error::LeaseLost { .. } = error {
-                runtime.caller().set_aside(&instance, &self.client.watcher);
+            let away = matches!(
+                error,
+                Error::Draining { .. } | Error::LeaseLost { .. } | Error::NoResponders { .. }
+            );
+            if away {
+                runtime.caller().set_aside(&instance, &self.client.shared.watcher);
             }
             tried.push(instance.id());
             number = runtime.caller().number();
@@ -229,31 +228,13 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         limits: Limits,
         ended: &mut Option<Ended>,
     ) -> Result<Reply> {
-        let platform = self.client.runtime.platform();
+        let platform = self.client.runtime().platform();
         let now = Instant::now();
         let call = Call { number, now, remaining: limits.deadline.saturating_duration_since(now) };
-        let mut headers = Headers::new();
         let trace = self.metadata.trace.as_ref().map(|trace| trace.hop(&*platform.environment));
-        Metadata { trace, ..self.metadata.clone() }.write(&mut headers)?;
+        let metadata = Metadata { trace, ..self.metadata.clone() };
         let busy = instance.standing().begin();
-        let mut open = pin!(self.client.runtime.caller().open(
-            call,
-            instance.clone(),
-            self.client.watcher.clone(),
-            headers,
-            payload,
-        ));
-        let incoming = match poll!(&mut open) {
-            Poll::Ready(incoming) => incoming?,
-            // Seldom: the room is not kept for every call.
-            Poll::Pending => match Box::pin(tokio::time::timeout_at(limits.deadline, open)).await {
-                Ok(incoming) => incoming?,
-                Err(_) => {
-                    let given = limits.deadline.duration_since(limits.began);
-                    return Err(Error::deadline_exceeded("sending the request", given, Effect::Unknown));
-                }
-            },
-        };
+        let incoming = self.client.send(Outbound { call, instance, metadata, payload, limits }).await?;
         Reply::first(incoming, instance.clone(), now, limits, busy, ended).await
     }
 
@@ -268,7 +249,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     }
 
     async fn choose_later(&self, limits: &Limits, tried: &[u64]) -> Result<Arc<Instance>> {
-        let watcher = &self.client.watcher;
+        let watcher = &self.client.shared.watcher;
         let mut version = watcher.view().observe();
         let mut near = Vec::new();
         let mut looked = false;
@@ -298,32 +279,34 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
     }
 
     fn choose_now(&self, tried: &[u64], now: Instant) -> Option<Arc<Instance>> {
-        let environment = &self.client.runtime.platform().environment;
-        let members = self.client.watcher.view().lock();
+        let platform = self.client.runtime().platform();
+        let members = self.client.shared.watcher.view().lock();
         let choice = Choice {
-            routing: self.client.routing,
-            labels: &self.client.labels,
+            routing: self.client.shared.routing,
+            labels: &self.client.shared.labels,
             key: self.key.as_deref(),
             direct: self.direct,
             tried,
             // A call has one turn however often it is tried, or with two instances every call would begin
             // with the same one as long as that one refuses.
-            turn: self.client.turn.fetch_add(tried.is_empty().into(), Ordering::Relaxed),
-            random: self.client.routing.draw(&**environment),
+            turn: self.client.shared.turn.fetch_add(tried.is_empty().into(), Ordering::Relaxed),
+            random: self.client.shared.routing.draw(&*platform.environment),
             now,
         };
         let chosen = choice.among(&members);
         let revision = members.revision;
         drop(members);
         if let Some(instance) = &chosen {
-            let endpoint = self.client.watcher.name().clone();
-            environment.observe(&Fact::RouteChosen { endpoint, instance: instance.id(), revision });
+            platform.tell(|| {
+                let endpoint = self.client.shared.watcher.name().clone();
+                Fact::RouteChosen { endpoint, instance: instance.id(), revision }
+            });
         }
         chosen
     }
 
     fn no_instances(&self, near: Vec<String>) -> Error {
-        let watcher = &self.client.watcher;
+        let watcher = &self.client.shared.watcher;
         let members = watcher.view().lock();
         let cause = match (&members.state, members.len(), self.direct) {
             (WatchState::Syncing, ..) => "the discovery backend was not reached yet".to_owned(),
@@ -333,10 +316,10 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             }
             (_, _, Some(id)) => format!("instance {id:x} is not registered"),
             (_, 0, None) => "none is registered".to_owned(),
-            (_, count, None) if self.client.labels.is_empty() => {
+            (_, count, None) if self.client.shared.labels.is_empty() => {
                 format!("none of {count} has a transport that this version knows")
             }
-            (_, count, None) => format!("none of {count} has the labels {:?}", self.client.labels),
+            (_, count, None) => format!("none of {count} has the labels {:?}", self.client.shared.labels),
         };
         drop(members);
         Error::no_instances(watcher.name().to_string(), cause, near)

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use futures_util::Stream;
 use serde::de::DeserializeOwned;
 use slipring_core::{Effect, Environment, Error, Fact, Result};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::codec::Codec;
-use crate::plane::caller::Incoming;
+use crate::plane::incoming::Incoming;
+use crate::platform::Platform;
 use crate::registry::{Busy, Instance};
 
 /// The items of one response, as a stream.
@@ -35,9 +37,12 @@ pub(crate) struct Reply {
     /// The first item, until it is taken.
     first: Option<Bytes>,
     over: bool,
-    timer: Pin<Box<Sleep>>,
+    /// When the silence began that the next item ends.
+    heard: Instant,
+    alarm: Alarm,
     _busy: Busy,
-    ended: Ended,
+    /// Where calls are observed.
+    ended: Option<Ended>,
 }
 
 /// When a call is given up.
@@ -50,9 +55,18 @@ pub(crate) struct Limits {
 
 /// Says that a call ended, when it does.
 pub(crate) struct Ended {
-    pub(crate) environment: Arc<dyn Environment>,
-    pub(crate) call: u64,
+    environment: Arc<dyn Environment>,
+    call: u64,
     pub(crate) code: Option<&'static str>,
+}
+
+impl Ended {
+    /// Of a call that begins, if anybody wants to know.
+    pub(crate) fn tell(platform: &Platform, call: u64) -> Option<Self> {
+        // Until something else is known: whoever drops a call cancels it.
+        let code = Some("cancelled");
+        platform.observed.then(|| Self { environment: platform.environment.clone(), call, code })
+    }
 }
 
 impl Drop for Ended {
@@ -74,43 +88,76 @@ impl Reply {
         busy: Busy,
         ended: &mut Option<Ended>,
     ) -> Result<Self> {
-        let mut timer = Box::pin(tokio::time::sleep_until(limits.next(now)));
-        let mut incoming = incoming;
-        let first = poll_fn(|cx| poll(&mut incoming, timer.as_mut(), &limits, cx)).await.transpose()?;
-        let mut ended = ended.take().expect("a call is answered once");
-        let codec = instance.codec();
-        let over = first.is_none();
-        if over {
-            ended.code = None;
+        let mut reply = Self {
+            codec: instance.codec(),
+            alarm: incoming.alarm(),
+            incoming,
+            instance,
+            limits,
+            first: None,
+            over: false,
+            heard: now,
+            _busy: busy,
+            ended: None,
+        };
+        let first = poll_fn(|cx| reply.poll(cx)).await.transpose()?;
+        reply.ended = ended.take();
+        if first.is_none() {
+            reply.finish();
         }
-        Ok(Self { incoming, codec, instance, limits, first, over, timer, _busy: busy, ended })
+        reply.first = first;
+        Ok(reply)
     }
 
     fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Bytes>>> {
         if let Some(first) = self.first.take() {
-            self.rest();
             return Poll::Ready(Some(Ok(first)));
         }
         if self.over {
             return Poll::Ready(None);
         }
-        let next = std::task::ready!(poll(&mut self.incoming, self.timer.as_mut(), &self.limits, cx));
+        let next = std::task::ready!(self.poll(cx));
         match &next {
-            Some(Ok(_)) => self.rest(),
+            Some(Ok(_)) => {}
             Some(Err(error)) => self.give_up(error),
-            None => {
-                self.over = true;
-                self.ended.code = None;
-            }
+            None => self.finish(),
         }
         Poll::Ready(next)
     }
 
-    /// An item came: the silence begins anew, if anything follows.
-    fn rest(&mut self) {
-        if !self.incoming.is_over() {
-            self.timer.as_mut().reset(self.limits.next(Instant::now()));
+    /// The next item, or the error of the limit that passed first.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Bytes>>> {
+        let Self { incoming, limits, alarm, heard, .. } = self;
+        if incoming.is_over() {
+            return Poll::Ready(None);
         }
+        match incoming.poll_item(cx) {
+            // Nothing follows, so that no limit is left to be looked at.
+            Poll::Ready(next) if incoming.is_over() => return Poll::Ready(next),
+            Poll::Ready(next) => {
+                *heard = Instant::now();
+                // Past the deadline only what is complete is still read: a worker that never stops sending is not
+                // heard.
+                if *heard < limits.deadline || incoming.is_complete() {
+                    return Poll::Ready(next);
+                }
+            }
+            Poll::Pending => {
+                let at = limits.next(*heard);
+                if Instant::now() < at {
+                    alarm.set(at, cx);
+                    return Poll::Pending;
+                }
+            }
+        }
+        let effect = if incoming.received() > 0 { Effect::Applied } else { Effect::Unknown };
+        let error = if Instant::now() >= limits.deadline {
+            limits.late("the call", effect)
+        } else {
+            let what = format!("the next item (after {} of them)", incoming.received());
+            Error::deadline_exceeded(what, limits.inactivity_max, effect)
+        };
+        Poll::Ready(Some(Err(error)))
     }
 
     /// The one item of a unary call.
@@ -139,46 +186,34 @@ impl Reply {
         error.raise(Effect::Applied)
     }
 
+    /// All was yielded.
+    fn finish(&mut self) {
+        self.over = true;
+        if let Some(ended) = &mut self.ended {
+            ended.code = None;
+        }
+    }
+
     /// Nothing is yielded after an error, and the worker does not go on for nobody.
     fn give_up(&mut self, error: &Error) {
         self.over = true;
         self.incoming.give_up();
-        self.ended.code = Some(error.code());
+        if let Some(ended) = &mut self.ended {
+            ended.code = Some(error.code());
+        }
     }
 }
 
 impl Limits {
+    /// The error of a call whose deadline passed while it did this.
+    pub(crate) fn late(&self, what: &str, effect: Effect) -> Error {
+        Error::deadline_exceeded(what, self.deadline.saturating_duration_since(self.began), effect)
+    }
+
     /// When the next item has to be there.
     fn next(&self, now: Instant) -> Instant {
         self.deadline.min(now + self.inactivity_max)
     }
-}
-
-/// The next item, or the error of the limit that passed first.
-fn poll(
-    incoming: &mut Incoming,
-    timer: Pin<&mut Sleep>,
-    limits: &Limits,
-    cx: &mut TaskContext<'_>,
-) -> Poll<Option<Result<Bytes>>> {
-    if incoming.is_over() {
-        return Poll::Ready(None);
-    }
-    // Past the deadline only what is complete is still read: a worker that never stops sending is not heard.
-    if Instant::now() < limits.deadline || incoming.is_complete() {
-        if let Poll::Ready(next) = incoming.poll_item(cx) {
-            return Poll::Ready(next);
-        }
-        std::task::ready!(timer.poll(cx));
-    }
-    let effect = if incoming.received() > 0 { Effect::Applied } else { Effect::Unknown };
-    let error = if Instant::now() >= limits.deadline {
-        Error::deadline_exceeded("the call", limits.deadline.duration_since(limits.began), effect)
-    } else {
-        let what = format!("the next item (after {} of them)", incoming.received());
-        Error::deadline_exceeded(what, limits.inactivity_max, effect)
-    };
-    Poll::Ready(Some(Err(error)))
 }
 
 impl<T> Responses<T> {

@@ -59,7 +59,7 @@ impl Choice<'_> {
     /// The instance to send to; `None` if there is none.
     pub(crate) fn among(&self, members: &Members) -> Option<Arc<Instance>> {
         if let Some(id) = self.direct {
-            return members.get(id).filter(|instance| instance.subject().is_some()).cloned();
+            return members.get(id).filter(|instance| instance.is_reachable()).cloned();
         }
         let all = members.candidates();
         if self.labels.is_empty()
@@ -118,7 +118,7 @@ impl Choice<'_> {
     fn fits(&self, instance: &Instance) -> bool {
         let labels = &instance.record().labels;
         let fits = |(name, wanted): (&String, &String)| labels.value(name) == Some(wanted.as_str());
-        instance.subject().is_some() && self.labels.iter().all(fits)
+        instance.is_reachable() && self.labels.iter().all(fits)
     }
 }
 

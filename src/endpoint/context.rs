@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use slipring_core::{Environment, Error, Headers, Result, reject_at};
@@ -21,7 +22,9 @@ struct Inner {
     endpoint: Arc<EndpointPath>,
     instance: u64,
     deadline: Instant,
-    cancel: CancellationToken,
+    cancelled: AtomicBool,
+    /// For those who wait for it, made for the first of them.
+    cancel: OnceLock<CancellationToken>,
     metadata: Metadata,
 }
 
@@ -37,10 +40,18 @@ impl Context {
         endpoint: Arc<EndpointPath>,
         instance: u64,
         deadline: Instant,
-        cancel: CancellationToken,
         metadata: Metadata,
     ) -> Self {
-        Self { inner: Arc::new(Inner { endpoint, instance, deadline, cancel, metadata }) }
+        let (cancelled, cancel) = (AtomicBool::new(false), OnceLock::new());
+        Self { inner: Arc::new(Inner { endpoint, instance, deadline, cancelled, cancel, metadata }) }
+    }
+
+    /// The request is given up: those who wait for that are told.
+    pub(crate) fn cancel(&self) {
+        self.inner.cancelled.store(true, Ordering::SeqCst);
+        if let Some(token) = self.inner.cancel.get() {
+            token.cancel();
+        }
     }
 
     /// The endpoint that was called.
@@ -67,12 +78,17 @@ impl Context {
     /// stopped and did not wait any longer. The handler's own future is dropped then; this is for tasks that
     /// it started.
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
-        self.inner.cancel.cancelled()
+        let token = self.inner.cancel.get_or_init(CancellationToken::new);
+        // It may have happened while there was no token to tell.
+        if self.is_cancelled() {
+            token.cancel();
+        }
+        token.cancelled()
     }
 
     /// Was the request given up?
     pub fn is_cancelled(&self) -> bool {
-        self.inner.cancel.is_cancelled()
+        self.inner.cancelled.load(Ordering::SeqCst)
     }
 
     /// A piece of the caller's metadata.

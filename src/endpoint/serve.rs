@@ -11,7 +11,8 @@ use crate::codec::Codec;
 use crate::component::Endpoint;
 use crate::lifecycle::Lifecycle;
 use crate::observed::{Observed, Observer};
-use crate::plane::server::Limits;
+use crate::plane::Plane;
+use crate::plane::worker::Limits;
 
 /// How many requests an endpoint works on at a time, if nothing else is said.
 const CONCURRENCY: usize = 1024;
@@ -25,7 +26,8 @@ const QUEUE: usize = 1024;
 ///
 /// # Where handlers run
 /// In a task for each request. But while the requests of the endpoint are done within 20 us on average without a
-/// pause, each begins in the task that receives them, and gets one of its own when it has to wait.
+/// pause, each begins in the task that receives them, and gets one of its own when it has to wait. A call from
+/// within the process is received by whoever calls, which need not be a task at all.
 ///
 /// # Errors
 /// [`AlreadyExists`](crate::Error::AlreadyExists) if this runtime serves the endpoint already;
@@ -47,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) health: Option<HealthCheck>,
     pub(crate) stats: Option<StatsHandler>,
+    pub(crate) planes: Vec<Plane>,
 }
 
 impl Serve {
@@ -57,6 +60,7 @@ impl Serve {
             labels: BTreeMap::new(),
             health: None,
             stats: None,
+            planes: Plane::ALL.to_vec(),
         };
         Self { endpoint, handler: Arc::new(handler), options, lifecycle: Observed::new(Lifecycle::Created) }
     }
@@ -87,6 +91,13 @@ impl Serve {
     /// A label for selectors: `zone`, `version`, `weight`, or any other.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// The planes that its record lists, of those that the runtime takes part in. The broker is always among them.
+    /// Default: all.
+    pub fn planes(mut self, planes: impl IntoIterator<Item = Plane>) -> Self {
+        self.options.planes = planes.into_iter().collect();
         self
     }
 

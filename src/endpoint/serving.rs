@@ -12,7 +12,9 @@ use super::serve::{Options, Serve};
 use crate::lifecycle::{Lifecycle, Outcome, Phases, StopReport};
 use crate::name::{EndpointPath, InstancePath};
 use crate::observed::{Observed, Observer};
-use crate::plane::server::{Plan, Server};
+use crate::plane::Plane;
+use crate::plane::server::Server;
+use crate::plane::worker::Plan;
 use crate::platform::Platform;
 use crate::record::{Labels, Record};
 use crate::registry::{Claim, Registration, SharedService};
@@ -56,7 +58,7 @@ impl Serving {
         let claim = runtime.registry().claim(&path)?;
         let platform = runtime.platform().clone();
         let instance = path.instance(platform.instance);
-        let record = record(&instance, &options)?;
+        let record = record(&instance, &options, &platform)?;
         let spec = endpoint_spec(&instance, &options);
         let plan = Plan {
             platform: platform.clone(),
@@ -81,7 +83,7 @@ impl Serving {
             record,
             stage: Mutex::new(Stage { withdrawn: false, health: None }),
             lifecycle,
-            stats: server.stats().clone(),
+            stats: server.worker().stats().clone(),
             server: tokio::sync::Mutex::new(server),
             stopped: OnceCell::new(),
             claim,
@@ -245,12 +247,12 @@ impl ServingParts {
             })
             .await;
         let mut server = self.server.lock().await;
-        server.refuse();
+        server.worker().refuse();
         let skipped = self.platform.mutated(Mutation::DrainIsSkipped);
         let patience = if skipped { Duration::ZERO } else { settings.drain_timeout };
         phases
             .run("drain", async {
-                match server.drain(patience, settings.close_timeout).await {
+                match server.worker().drain(patience, settings.close_timeout).await {
                     0 => Outcome::Done,
                     left => Outcome::Abandoned(left),
                 }
@@ -299,17 +301,26 @@ impl ServingParts {
     }
 }
 
-fn record(path: &InstancePath, options: &Options) -> Result<Record> {
+fn record(path: &InstancePath, options: &Options, platform: &Platform) -> Result<Record> {
     // Lease and epoch are filled in with every write.
     let mut labels = Labels::new();
     for (name, value) in &options.labels {
         labels = labels.with(name, value)?;
     }
-    Ok(Record::new(path.clone(), LeaseId(path.id()))
+    let subject = path.subject();
+    let mut record = Record::new(path.clone(), LeaseId(path.id()))
         .with_ready(options.health.is_none())
         .with_codec(options.codec)
-        .with_transport(Record::BROKER, path.subject().as_str())
-        .with_labels(labels))
+        .with_transport(Record::BROKER, subject.as_str())
+        .with_labels(labels);
+    let offers = |plane| options.planes.contains(&plane);
+    if offers(Plane::NatsTcp) && platform.links.calls_home() {
+        record = record.with_transport(Record::NATS_TCP, subject.as_str());
+    }
+    if let Some(address) = platform.links.advertised().filter(|_| offers(Plane::Tcp)) {
+        record = record.with_transport(Record::TCP, address);
+    }
+    Ok(record)
 }
 
 fn endpoint_spec(path: &InstancePath, options: &Options) -> EndpointSpec {

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use slipring_core::mutation::Mutation;
@@ -39,6 +40,7 @@ pub(crate) struct LeaseHolder {
 
 struct Shared {
     keeper: Mutex<Keeper>,
+    epoch: Arc<AtomicU64>,
     state: Observed<LeaseState>,
     instance: u64,
     settings: Settings,
@@ -55,7 +57,8 @@ impl LeaseHolder {
         environment.observe(&Fact::LeaseHeld { instance: lease.id.0, lease: lease.id, epoch: 1 });
         let state = Observed::new(LeaseState::Held { lease: lease.id, epoch: 1 });
         let keeper = Mutex::new(keeper);
-        let shared = Arc::new(Shared { keeper, state, instance: lease.id.0, settings });
+        let epoch = Arc::new(AtomicU64::new(1));
+        let shared = Arc::new(Shared { keeper, epoch, state, instance: lease.id.0, settings });
         let kept = shared.clone();
         let vital = environment.clone();
         let start = move || -> slipring_core::BoxFuture<'static, ()> {
@@ -73,6 +76,11 @@ impl LeaseHolder {
     /// The newest lease, held or not.
     pub(crate) fn id(&self) -> LeaseId {
         self.shared.keeper().lease()
+    }
+
+    /// How often there has been a lease; grows with every new one.
+    pub(crate) fn epoch(&self) -> &Arc<AtomicU64> {
+        &self.shared.epoch
     }
 
     pub(crate) fn state(&self) -> Observer<LeaseState> {
@@ -141,6 +149,7 @@ impl Shared {
             epoch += 1;
             tracing::info!(instance = format_args!("{:x}", self.instance), lease = %lease.id, epoch, "a new lease");
             environment.observe(&Fact::LeaseHeld { instance: self.instance, lease: lease.id, epoch });
+            self.epoch.store(epoch, Ordering::Release);
             self.state.set(LeaseState::Held { lease: lease.id, epoch });
         }
     }

@@ -4,20 +4,20 @@ mod slot;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use indexmap::IndexMap;
-use slipring_core::mutation::Mutation;
-use slipring_core::{
-    Effect, Error, Headers, Message, Pattern, Result, Subject, Subscriber, Subscription, Task,
-};
+use slipring_core::{Error, Headers, Message, Pattern, Result, Subject, Subscriber, Subscription, Task};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use self::slot::{Event, Look, Slot};
+use self::slot::Look;
+pub(crate) use self::slot::Slot;
+use super::home::Home;
+use super::incoming::{Incoming, Way};
+use super::queue::Queue;
 use super::wire::{self, Answer, AnswerKind, Control, Ticket};
 use crate::platform::Platform;
 use crate::registry::{Instance, Watcher};
@@ -103,12 +103,7 @@ impl Caller {
         self.shared.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// How many calls are under way.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.shared.table().len()
-    }
-
-    /// Sends a request. Dropping what it returns gives the call up and tells the worker.
+    /// Sends a request, with the address that its answers may come to over a connection.
     ///
     /// # Errors
     /// Those of publishing.
@@ -119,23 +114,29 @@ impl Caller {
         watcher: Arc<Watcher>,
         mut headers: Headers,
         payload: Bytes,
+        home: Option<&str>,
     ) -> Result<Incoming> {
         let shared = &self.shared;
         let subject = routable(&instance)?.clone();
-        let window = shared.platform.settings.stream_items_max;
         let Call { number, now, remaining } = call;
-        let ticket = Ticket { call: number, deadline: remaining, credit: window };
+        let credit = shared.platform.settings.stream_items_max;
+        let ticket = Ticket { call: number, deadline: remaining, credit };
         let reply = shared.reply(&ticket, &mut headers)?;
+        let token = home.map(|address| Home::invite(&shared.platform, address, &mut headers)).transpose()?;
         let request = Message::new(subject, payload).with_reply(reply).with_headers(headers);
-        let slot = Slot::new(now, ticket, instance, watcher);
-        let incoming =
-            Incoming { shared: shared.clone(), slot: Arc::new(slot), window, received: 0, over: false };
-        shared.table().insert(number, incoming.slot.clone());
-        shared.wake_sweeper();
-        if let Err(error) = shared.platform.publish(request).await {
-            return Err(incoming.refused(error));
+        let slot = Arc::new(Slot::new(now, ticket, instance, watcher));
+        let sent = Sent { shared: shared.clone(), slot: slot.clone() };
+        // Dropped before it is sent, or refused, it is given up like any other.
+        let incoming = Incoming::new(&shared.platform, Way::Broker(sent));
+        if let Some(token) = token {
+            shared.platform.homes.wait(number, token, &slot);
         }
-        Ok(incoming)
+        shared.table().insert(number, slot);
+        shared.wake_sweeper();
+        match shared.platform.publish(request).await {
+            Ok(()) => Ok(incoming),
+            Err(error) => Err(incoming.refused(error)),
+        }
     }
 
     /// Notes that an instance could not be reached: it is skipped, and asked again now and then.
@@ -278,105 +279,43 @@ impl Shared {
     }
 }
 
-/// The answers of one call. Dropping it before the end gives the call up and tells the worker.
-pub(crate) struct Incoming {
+/// A call that was sent: what its caller says about it while it is answered.
+pub(crate) struct Sent {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
-    window: u64,
-    /// Items taken.
-    received: u64,
-    over: bool,
 }
 
-impl Incoming {
-    /// How many items were taken.
-    pub(crate) fn received(&self) -> u64 {
-        self.received
+impl Sent {
+    pub(crate) fn queue(&self) -> &Queue {
+        self.slot.queue()
     }
 
-    /// Was everything taken, so that nothing follows?
-    pub(crate) fn is_over(&self) -> bool {
-        self.over
-    }
-
-    /// Has the announced end arrived, whether it was read or not?
-    pub(crate) fn is_complete(&self) -> bool {
-        self.over || self.slot.is_complete()
-    }
-
-    /// The next item; `None` at the announced end. After `None` or an error there is nothing more.
-    pub(crate) fn poll_item(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        if self.over {
-            return Poll::Ready(None);
+    /// An item of so many bytes was taken, and so many items in all. After half a window: allow as much again.
+    pub(crate) fn took(&self, bytes: usize, received: u64) {
+        if let Some(home) = self.slot.home() {
+            return home.consumed(bytes, 1);
         }
-        let event = std::task::ready!(self.slot.poll(cx));
-        let item = self.take(event);
-        if !matches!(item, Some(Ok(_))) {
-            self.finish();
-        }
-        Poll::Ready(item)
-    }
-
-    fn take(&mut self, event: Event) -> Option<Result<Bytes>> {
-        match event {
-            Event::Item { number, payload, last } if number == self.received + 1 => {
-                self.received = number;
-                if last {
-                    self.finish();
-                } else {
-                    self.extend_credit();
-                }
-                Some(Ok(payload))
-            }
-            Event::Item { number, .. } => Some(Err(self.interrupted(format!("item {number} came next")))),
-            Event::End(count) if count == self.received => None,
-            Event::End(count) => Some(Err(self.interrupted(format!("it ended after {count} items")))),
-            Event::Failed(Error::StreamInterrupted { cause, .. }) => Some(Err(self.interrupted(cause))),
-            Event::Failed(error) if self.received > 0 => Some(Err(error.raise(Effect::Applied))),
-            Event::Failed(error) => Some(Err(error)),
-        }
-    }
-
-    fn interrupted(&self, cause: String) -> Error {
-        Error::stream_interrupted(self.received, cause)
-    }
-
-    /// Half a window taken: allow as much again.
-    fn extend_credit(&self) {
-        let allowed = self.received + self.window;
-        let step = (self.window / 2).max(1);
+        let window = self.shared.platform.settings.stream_items_max;
+        let allowed = received + window;
+        let step = (window / 2).max(1);
         if allowed >= self.slot.credit() + step {
             self.slot.allow(Instant::now(), allowed);
             self.shared.probe(&self.slot);
         }
     }
 
-    /// Ends the call before its end, and tells the worker. Again, and after the end, is no-op.
-    pub(crate) fn give_up(&mut self) {
-        if !self.over {
-            self.finish();
-            self.shared.control(Control::Cancel, &self.slot.instance, &self.slot.ticket, 0);
+    /// Nobody waits any more: the worker is told.
+    pub(crate) fn cancel(&self) {
+        if let Some(home) = self.slot.home() {
+            return home.cancel();
         }
+        self.shared.control(Control::Cancel, &self.slot.instance, &self.slot.ticket, 0);
     }
 
-    fn finish(&mut self) {
-        self.over = true;
-        if self.shared.platform.mutated(Mutation::CallIsLeaked) {
-            return;
-        }
+    /// It is over.
+    pub(crate) fn forget(&self) {
         self.shared.table().swap_remove(&self.slot.ticket.call);
-    }
-
-    /// The request was never sent: nobody has to be told.
-    fn refused(mut self, error: Error) -> Error {
-        self.finish();
-        error
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        self.give_up();
+        self.shared.platform.homes.forget(self.slot.ticket.call);
     }
 }
 

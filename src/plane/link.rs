@@ -75,11 +75,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipring_core::{ByteStream, Environment, EnvironmentExt, Error, Headers, Result, Secret, Task};
 
-pub(crate) use self::counters::{LinkSnapshot, PlaneCounters, PlaneSnapshot, Totals};
+pub(crate) use self::counters::{LinkSnapshot, PlaneCounters};
 use self::driver::Driver;
-pub(crate) use self::flow::{Inflow, Outflow};
+pub(crate) use self::flow::{Inflow, Outflow, Taker};
 pub(crate) use self::limits::LinkLimits;
-pub(crate) use self::reason::{CloseReason, Violation};
+pub(crate) use self::reason::CloseReason;
 use self::shared::Shared;
 
 /// Who this end is, what it offers and what it allows. One for a runtime, shared by all its links.
@@ -110,8 +110,9 @@ pub(crate) trait Host: Debug + Send + Sync + 'static {
     /// A request. It may be answered at once, or by a task.
     fn handle_request(&self, request: Inbound);
 
-    /// The peer wants to deliver the answers of this call of ours; `None` if it is not known (any more).
-    fn adopt(&self, call: u64, token: u64) -> Option<Arc<dyn Sink>>;
+    /// The peer wants to deliver the answers of this call of ours, which holds the stream from now on; `None` if it
+    /// is not known (any more).
+    fn adopt(&self, call: u64, token: u64, inflow: Inflow) -> Option<Arc<dyn Sink>>;
 }
 
 /// A request that arrived.
@@ -221,6 +222,11 @@ impl Link {
     /// May streams be opened: it is not closed, and neither end has gone away?
     pub(crate) fn is_usable(&self) -> bool {
         self.held.shared.is_usable()
+    }
+
+    /// Is it closed, or about to be?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.held.shared.streams().closing.is_some()
     }
 
     /// Waits until no stream is open. Cancel-safe.

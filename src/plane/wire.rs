@@ -33,6 +33,8 @@ pub(crate) const ITEM: &str = "Slipring-Item";
 pub(crate) const END: &str = "Slipring-End";
 /// On an answer to a plain caller: the code of an error, whose particulars are the payload.
 pub(crate) const ERROR: &str = "Slipring-Error";
+/// On a request: where its caller may be answered over a connection.
+pub(crate) const HOME: &str = "Slipring-Home";
 /// W3C trace context.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 /// W3C trace context.

@@ -6,6 +6,7 @@ use slipring_core::{Revision, Subject};
 use tokio::time::Instant;
 
 use crate::codec::Codec;
+use crate::plane::Plane;
 use crate::record::Record;
 
 /// How long a load that an instance reported is believed.
@@ -17,14 +18,19 @@ pub struct Instance {
     record: Record,
     modified: Revision,
     subject: Option<Subject>,
+    /// How it is called on a connection.
+    target: Subject,
     standing: Arc<Standing>,
 }
 
 impl Instance {
     pub(crate) fn new(record: Record, modified: Revision, standing: Arc<Standing>) -> Self {
         // A record without a way in that we know is listed, but never routed to.
-        let subject = record.transport.get(Record::BROKER).and_then(|subject| Subject::new(subject).ok());
-        Self { record, modified, subject, standing }
+        let way = |name| record.transport.get(name);
+        let subject =
+            way(Record::BROKER).or(way(Record::NATS_TCP)).and_then(|subject| Subject::new(subject).ok());
+        let target = record.instance.subject();
+        Self { record, modified, subject, target, standing }
     }
 
     /// Its id: that of its runtime, unchanged through lost leases.
@@ -60,6 +66,26 @@ impl Instance {
     /// Is it skipped because it could not be reached?
     pub fn is_set_aside(&self) -> bool {
         self.standing.set_aside_for(self.modified).is_some()
+    }
+
+    /// Does its record list this plane? Within the process it need not.
+    pub fn lists(&self, plane: Plane) -> bool {
+        self.record.transport.contains_key(plane.name())
+    }
+
+    /// Is there a way in that we know?
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.subject.is_some() || self.address().is_some()
+    }
+
+    /// How it is called within the process and on a connection: its subject, whatever else leads to it.
+    pub(crate) fn target(&self) -> &str {
+        self.target.as_str()
+    }
+
+    /// Where it is dialled, if its record says so.
+    pub(crate) fn address(&self) -> Option<&str> {
+        self.record.transport.get(Record::TCP).map(String::as_str)
     }
 
     pub(crate) fn subject(&self) -> Option<&Subject> {

@@ -21,6 +21,10 @@ const PAUSE_PERMANENT: Duration = Duration::from_secs(10);
 /// snapshot, compared with what is held. Until it comes the last entries are kept, and [`State`] says so.
 /// Applying every change that was returned, in order, to an empty map gives [`entries`](Self::entries).
 ///
+/// A watch is never gone on with after its end, not even where the store could: while nobody looked the store may
+/// have been put back to an earlier time and have come past the revision that was seen last, with another history
+/// than the entries are of. Neither its revisions nor anything else that is kept in it would tell.
+///
 /// # Order of calls
 /// At every wake-up, first what happened, then [`poll`](Self::poll). On [`Step::Open`]: drop the watch that
 /// is open, if any, open one from there, and answer with [`handle_watch`](Self::handle_watch) or
@@ -34,10 +38,8 @@ pub struct Mirror {
     entries: BTreeMap<Key, Entry>,
     state: State,
     phase: Phase,
-    /// Where the last watch was opened from.
-    start: Start,
-    /// What was seen last, if a watch may go on from there.
-    resume: Option<Revision>,
+    /// The revision of the entries, once there was a snapshot.
+    seen: Option<Revision>,
     /// When something was heard last, or a watch was asked for.
     heard: Instant,
     /// When the next full comparison is due; at once before the first.
@@ -49,8 +51,6 @@ pub struct Mirror {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Options {
-    /// Can the store's watches go on after a revision?
-    pub resume: bool,
     /// After so long without an item a watch counts as dead; the same bounds the opening of one.
     pub silence_max: Duration,
     /// How often everything is compared with a fresh snapshot, even if nothing seems wrong.
@@ -61,9 +61,8 @@ pub struct Options {
 
 impl Options {
     /// For a store that declares this; everything is compared once a minute.
-    pub fn new(resume: bool, silence_max: Duration) -> Self {
-        let mutation = Mutated::default();
-        Self { resume, silence_max, reconcile: Duration::from_secs(60), mutation }
+    pub fn new(silence_max: Duration) -> Self {
+        Self { silence_max, reconcile: Duration::from_secs(60), mutation: Mutated::default() }
     }
 
     /// Compares with a fresh snapshot this often, at most once a second.
@@ -123,8 +122,7 @@ impl Mirror {
             entries: BTreeMap::new(),
             state: State::Syncing { cause: None },
             phase: Phase::Closed(now),
-            start: Start::Snapshot,
-            resume: None,
+            seen: None,
             heard: now,
             reconcile: now,
             backoff: Backoff::new(seed),
@@ -155,13 +153,9 @@ impl Mirror {
             Phase::Closed(due) if now < due => Step::Wait(due),
             // A comparison that is due leaves the state as it is: nothing is known to be wrong.
             Phase::Open(_) | Phase::Closed(_) => {
-                let resume = self.resume.filter(|_| now < self.reconcile);
-                let skipped = u64::from(self.options.mutation.is(Mutation::MirrorSkipsOne));
-                let resume = resume.map(|seen| Revision(seen.0 + skipped));
-                self.start = resume.map_or(Start::Snapshot, Start::After);
                 self.phase = Phase::Opening;
                 self.heard = now;
-                Step::Open(self.start)
+                Step::Open(self.start(now))
             }
         }
     }
@@ -171,21 +165,21 @@ impl Mirror {
         if self.phase != Phase::Opening {
             return Vec::new();
         }
-        match (base, self.start) {
-            (Base::Snapshot(snapshot), _) => {
+        match base {
+            Base::Snapshot(snapshot) => {
                 let every = self.options.reconcile;
                 self.reconcile = now + every - self.backoff.up_to(every / 10);
                 self.phase = Phase::Open(now);
                 self.hear(now, snapshot.revision);
                 self.replace(snapshot.entries)
             }
-            (Base::Resumed(revision), Start::After(asked)) if revision == asked => {
+            Base::Resumed(revision) if self.start(now) == Start::After(revision) => {
                 self.phase = Phase::Open(now);
                 self.hear(now, revision);
                 Vec::new()
             }
-            (Base::Resumed(revision), start) => {
-                let cause = format!("asked for {start:?}, it went on after revision {revision}");
+            Base::Resumed(revision) => {
+                let cause = format!("asked for a snapshot, it went on after revision {revision}");
                 self.fail(now, Error::unavailable("watch", cause, Effect::None), true);
                 Vec::new()
             }
@@ -207,30 +201,30 @@ impl Mirror {
 
     /// The watch ended, or could not be opened.
     pub fn handle_end(&mut self, now: Instant, cause: Error) {
-        let no_resuming = matches!(cause, Error::Unsupported { .. }) && matches!(self.start, Start::After(_));
-        self.options.resume &= !no_resuming;
-        let resync = no_resuming || cause.retry() == Retry::Resync;
+        let resync = cause.retry() == Retry::Resync;
         self.fail(now, cause, resync);
     }
 
-    /// The store is another one than before: emptied, restored or replaced. Its revisions mean nothing to us.
-    pub fn handle_identity(&mut self, now: Instant) {
-        self.resume = None;
-        if !matches!(self.phase, Phase::Closed(_)) {
-            self.phase = Phase::Closed(now);
-            self.doubt(Error::unavailable("watch", "the store is another one now", Effect::None));
+    /// Where a watch begins: with a snapshot, unless a bug is switched on.
+    fn start(&self, now: Instant) -> Start {
+        let skips = self.options.mutation.is(Mutation::MirrorSkipsOne);
+        match self.seen.filter(|_| now < self.reconcile) {
+            Some(seen) if skips || self.options.mutation.is(Mutation::IdentityIsIgnored) => {
+                Start::After(Revision(seen.0 + u64::from(skips)))
+            }
+            _ => Start::Snapshot,
         }
     }
 
     fn hear(&mut self, now: Instant, revision: Revision) {
         self.heard = now;
         self.state = State::Live(revision);
-        self.resume = self.options.resume.then_some(revision);
+        self.seen = Some(revision);
     }
 
-    /// Without a watch: decides when to open the next one, and, on `resync`, that it begins with a snapshot.
+    /// Without a watch: decides when to open the next one; on `resync` that mends what is wrong, and nothing has to
+    /// be waited for.
     fn fail(&mut self, now: Instant, cause: Error, resync: bool) {
-        let resumed = matches!(self.start, Start::After(_));
         match self.phase {
             Phase::Closed(_) => return,
             // Only a watch that worked for a while begins a new count, or one that ends at once would spin.
@@ -243,13 +237,12 @@ impl Mirror {
             pause = NEVER;
         }
         self.phase = Phase::Closed(match resync {
-            // What followed a resumption will not follow the snapshot, so this cannot spin either.
-            true if (first || resumed) && pause != NEVER => now,
+            true if first && pause != NEVER => now,
             false if is_permanent(&cause) => now + PAUSE_PERMANENT + pause,
             _ => now + pause,
         });
         if resync {
-            self.resume = None;
+            self.seen = None;
         }
         self.doubt(cause);
     }

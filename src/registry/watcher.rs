@@ -2,11 +2,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use slipring_core::mutation::Mutation;
 use slipring_core::{
-    Batch, BoxStream, Change, DiscoveryExt, Effect, Error, Fact, Range, Result, Start, Task, Told, Watch,
+    Batch, BoxStream, Change, DiscoveryExt, Effect, Error, Fact, Range, Result, Start, Task, Told,
 };
 use tokio::time::Instant;
 
@@ -112,8 +111,6 @@ struct Follower {
     range: Range,
     mirror: Mirror,
     events: Option<BoxStream<'static, Result<Batch>>>,
-    /// What identified the store when it was reached last.
-    identity: Option<Bytes>,
 }
 
 impl Follower {
@@ -121,19 +118,11 @@ impl Follower {
         let can = &platform.discovery_can;
         let deaf = platform.mutated(Mutation::SilenceIsIgnored);
         let silence_max = if deaf { Duration::from_secs(365 * 24 * 3600) } else { can.watch_silence_max };
-        let mut options =
-            Options::new(can.resume, silence_max).with_reconcile(platform.settings.reconcile_interval);
+        let mut options = Options::new(silence_max).with_reconcile(platform.settings.reconcile_interval);
         options.mutation = platform.settings.mutation;
         let seed = platform.environment.random("watch jitter");
         let range = Range::Prefix(view.endpoint().instances());
-        Self {
-            mirror: Mirror::new(Instant::now(), options, seed),
-            platform,
-            view,
-            range,
-            events: None,
-            identity: None,
-        }
+        Self { mirror: Mirror::new(Instant::now(), options, seed), platform, view, range, events: None }
     }
 
     async fn run(mut self) {
@@ -147,33 +136,15 @@ impl Follower {
 
     async fn open(&mut self, start: Start) {
         self.events = None;
-        match self.reopen(start).await {
-            Ok(Some(watch)) => {
+        let opening = self.platform.discovery.watch(self.range.clone(), start);
+        match self.platform.within("opening a watch", opening).await {
+            Ok(watch) => {
                 let changes = self.mirror.handle_watch(Instant::now(), watch.base);
                 self.events = Some(watch.events);
                 self.publish(changes);
             }
-            // Another store: the mirror asks again, for a snapshot.
-            Ok(None) => self.publish(Vec::new()),
             Err(error) => self.end(error),
         }
-    }
-
-    /// Opens a watch; `None` if the store is another one than before, so that its revisions mean nothing.
-    async fn reopen(&mut self, start: Start) -> Result<Option<Watch>> {
-        if let Start::After(_) = start {
-            let identity = Some(self.platform.store_identity().await?);
-            let ignored = self.platform.mutated(Mutation::IdentityIsIgnored);
-            if self.identity.is_some() && self.identity != identity && !ignored {
-                self.identity = identity;
-                self.mirror.handle_identity(Instant::now());
-                return Ok(None);
-            }
-        } else if self.platform.discovery_can.resume {
-            self.identity = Some(self.platform.store_identity().await?);
-        }
-        let opening = self.platform.discovery.watch(self.range.clone(), start);
-        self.platform.within("opening a watch", opening).await.map(Some)
     }
 
     /// Takes what the watch yields, at most until the mirror has something else to do.

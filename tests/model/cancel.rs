@@ -192,6 +192,10 @@ impl Environment for Counting {
         self.inner.spawn_vital(name, Box::new(start))
     }
 
+    fn is_observed(&self) -> bool {
+        true
+    }
+
     fn observe(&self, fact: &Fact) {
         self.inner.observe(fact);
     }

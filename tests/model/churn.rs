@@ -88,6 +88,10 @@ impl Environment for Counted {
         self.inner.spawn_vital(name, Box::new(move || task))
     }
 
+    fn is_observed(&self) -> bool {
+        true
+    }
+
     fn observe(&self, fact: &Fact) {
         match fact {
             Fact::CallStarted { .. } => Self::change(&self.going_on, "a call", 1),

@@ -5,6 +5,7 @@
 
 mod calls;
 mod cancel;
+mod cancelled;
 mod churn;
 mod common;
 mod deadlines;

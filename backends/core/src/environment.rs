@@ -69,6 +69,11 @@ pub trait Environment: Debug + Send + Sync + 'static {
 
     /// Told what the component model does, as it happens: for checkers and metrics. Must return at once.
     fn observe(&self, _fact: &Fact) {}
+
+    /// Is anybody told? If not, facts are not even put together. Always the same answer.
+    fn is_observed(&self) -> bool {
+        true
+    }
 }
 
 /// What is handy, written once over the primitives.
@@ -352,5 +357,9 @@ impl<E: Environment + ?Sized> Environment for Arc<E> {
 
     fn observe(&self, fact: &Fact) {
         (**self).observe(fact);
+    }
+
+    fn is_observed(&self) -> bool {
+        (**self).is_observed()
     }
 }

@@ -45,6 +45,11 @@ impl Environment for SystemEnvironment {
         Ok(Box::new(stream))
     }
 
+    /// Nobody is.
+    fn is_observed(&self) -> bool {
+        false
+    }
+
     #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
         let (task, run) = Task::new(name, task);

@@ -38,6 +38,8 @@ pub struct SubscriptionId(u64);
 pub struct Bus {
     capabilities: MessagingCapabilities,
     connections: BTreeSet<ConnectionId>,
+    /// Those that do not get what they publish themselves.
+    without_echo: BTreeSet<ConnectionId>,
     readers: BTreeMap<SubscriptionId, Reader>,
     routes: Routes,
     last_id: u64,
@@ -62,6 +64,7 @@ impl Bus {
         Self {
             capabilities,
             connections: BTreeSet::new(),
+            without_echo: BTreeSet::new(),
             readers: BTreeMap::new(),
             routes: Routes::default(),
             last_id: 0,
@@ -87,6 +90,17 @@ impl Bus {
         let id = ConnectionId(self.fresh_id());
         self.connections.insert(id);
         id
+    }
+
+    /// Does a connection get what it publishes itself? At first it does. Whoever does not is no subscriber of its
+    /// own messages: of a queue group another member gets them, and where there is nobody else it is told so.
+    /// No-op on a closed connection.
+    pub fn set_echo(&mut self, connection: ConnectionId, echo: bool) {
+        if echo {
+            self.without_echo.remove(&connection);
+        } else if self.connections.contains(&connection) {
+            self.without_echo.insert(connection);
+        }
     }
 
     /// Checks that a connection may still be used.
@@ -148,7 +162,7 @@ impl Bus {
         // Only the bus says this, whatever a publisher claims.
         message.no_responders = false;
         let reply = message.reply.clone();
-        let routed = self.route(message, random, readable);
+        let routed = self.route(connection, message, random, readable);
         let told = self.capabilities.no_responders && !self.mutation.is(Mutation::NobodyIsNotTold);
         if let (false, true, Some(reply)) = (routed, told, reply) {
             self.tell_no_responders(connection, reply, readable);
@@ -217,6 +231,7 @@ impl Bus {
         if !self.connections.remove(&connection) {
             return;
         }
+        self.without_echo.remove(&connection);
         let of_it =
             |(id, reader): (&SubscriptionId, &Reader)| (reader.connection == connection).then_some(*id);
         let ids: Vec<_> = self.readers.iter().filter_map(of_it).collect();
@@ -238,12 +253,18 @@ impl Bus {
     /// Gives a message to its targets; were there any?
     fn route(
         &mut self,
+        from: ConnectionId,
         message: Message,
         random: &mut dyn FnMut() -> u64,
         readable: &mut Vec<SubscriptionId>,
     ) -> bool {
         let mut targets = std::mem::take(&mut self.targets);
-        self.routes.targets(&message.subject, random, &mut targets);
+        if self.without_echo.contains(&from) {
+            let is_other = |id| self.readers.get(&id).is_some_and(|reader| reader.connection != from);
+            self.routes.targets_among(&message.subject, is_other, random, &mut targets);
+        } else {
+            self.routes.targets(&message.subject, random, &mut targets);
+        }
         if self.mutation.is(Mutation::FanOutMissesOne) && targets.len() > 1 {
             targets.pop();
         }

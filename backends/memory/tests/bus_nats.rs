@@ -220,3 +220,40 @@ fn the_deepest_subject_is_routed() {
     f.bus.close(f.connection, &mut Vec::new());
     assert!(f.bus.is_empty());
 }
+
+/// Whoever wants no echo is no subscriber of its own messages: a group has them go to another member, and where
+/// nobody else is there, it is told so.
+#[test]
+fn nats_without_echo_ones_own_subscriptions_do_not_count() {
+    let mut f = Fixture::new();
+    let own = [f.subscribe("e", None), f.subscribe("e", Some("g")), f.subscribe("*", Some("h"))];
+    let inbox = f.subscribe("inbox", None);
+    f.bus.set_echo(f.connection, false);
+    let asks = || Message::new(Subject::new("e").unwrap(), "x").with_reply(Subject::new("inbox").unwrap());
+    f.send(asks());
+    let told = f.bus.next(inbox);
+    assert!(matches!(told, Poll::Ready(Some(Ok(Message { no_responders: true, .. })))), "{told:?}");
+
+    let mute = std::mem::replace(&mut f.connection, f.bus.connect());
+    let other = f.subscribe("*", Some("g"));
+    let own_again = std::mem::replace(&mut f.connection, mute);
+    for _ in 0..50 {
+        f.send(asks());
+    }
+    assert_eq!((f.count(other), f.count(inbox)), (50, 0));
+    assert_eq!(own.map(|id| f.count(id)), [0, 0, 0]);
+
+    f.bus.set_echo(f.connection, true);
+    f.publish("e");
+    assert_eq!(f.count(own[0]), 1);
+    f.bus.set_echo(f.connection, false);
+    for connection in [f.connection, own_again] {
+        f.bus.close(connection, &mut Vec::new());
+    }
+    // What is closed is forgotten, and not remembered anew.
+    f.bus.set_echo(f.connection, false);
+    for id in [own[1], own[2], other, inbox] {
+        while f.bus.next(id) != Poll::Ready(None) {}
+    }
+    assert!(f.bus.is_empty());
+}

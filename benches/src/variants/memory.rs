@@ -1,5 +1,5 @@
 use anyhow::Result;
-use slipring::{Client, DistributedRuntime, MemoryWorld};
+use slipring::{Client, DistributedRuntime, LocalPlane, MemoryWorld};
 
 use super::model;
 use crate::args::Args;
@@ -7,11 +7,11 @@ use crate::load::run_load;
 
 const ENDPOINT: &str = "bench/worker/echo";
 
-/// A worker and a caller, each with a runtime of its own, in one world in memory.
+/// A worker and a caller, each with a runtime of its own, in one process and one world in memory.
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let world = MemoryWorld::new();
-    let worker = DistributedRuntime::builder().memory(&world).build().await?;
-    let caller = DistributedRuntime::builder().memory(&world).build().await?;
+    let (world, local) = (MemoryWorld::new(), LocalPlane::new());
+    let runtime = || DistributedRuntime::builder().memory(&world).local(&local).build();
+    let (worker, caller) = (runtime().await?, runtime().await?);
     let serving = model::serve(&worker, ENDPOINT, args).await?;
     let client: Client<String, String> = caller.endpoint(ENDPOINT)?.client().await?;
     let (body, streaming) = (args.body(), args.streaming());

@@ -15,31 +15,20 @@ use crate::program::Program;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const ENDPOINT: &str = "--endpoint dynamo.processor.generate";
 
-/// etcdctl finds the keys of a worker and no others: its record, its anchor, the store's identity. The record
-/// is JSON with the documented fields, and lies under the worker's lease. After the stop only the identity is
-/// left.
+/// etcdctl finds the keys of a worker and no others: its record and its anchor. The record is JSON with the
+/// documented fields, and lies under the worker's lease. After the stop nothing is left.
 #[tokio::test]
 async fn etcdctl_reads_the_records() {
     for version in Version::ALL {
         let servers = Servers::start(version).await;
         let worker = servers.worker(ENDPOINT).await;
-        // The identity is written by whoever watches first, which is the worker itself.
-        let entries = timeout(WAIT_MAX, async {
-            loop {
-                let entries = read_all(&servers).await;
-                if entries.iter().any(|entry| entry.key == "$slipring/store") {
-                    break entries;
-                }
-            }
-        });
-        let entries = entries.await.expect("the store gets an identity");
+        let entries = read_all(&servers).await;
         let record = record(&entries);
         let id = record["instance_id"].as_u64().unwrap();
         let instance = format!("{id:x}");
         let keys: Vec<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let expected = [
             format!("$slipring/anchor/{instance}"),
-            "$slipring/store".to_owned(),
             format!("dynamo/components/processor/generate:{instance}"),
         ];
         assert_eq!(keys, expected);
@@ -58,11 +47,11 @@ async fn etcdctl_reads_the_records() {
             "labels": {},
         });
         assert_eq!(record, expected);
-        assert_eq!(entries.iter().map(|entry| entry.lease).collect::<Vec<_>>(), [id, 0, id]);
+        assert_eq!(entries.iter().map(|entry| entry.lease).collect::<Vec<_>>(), [id, id]);
 
         stopped(worker).await;
         let left = read_all(&servers).await;
-        assert_eq!(left.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["$slipring/store"]);
+        assert_eq!(left.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), [""; 0]);
     }
 }
 

@@ -23,7 +23,47 @@ fn main() -> ExitCode {
             }
             world.calm().await;
         }),
+        Scenario::new(
+            "restless",
+            "A task that is asked to greet wakes itself for ever",
+            shape(),
+            async |world| {
+                greeted(&world, async || {
+                    loop {
+                        tokio::task::yield_now().await;
+                    }
+                })
+                .await;
+            },
+        ),
+        Scenario::new(
+            "stuck",
+            "A task that is asked to greet keeps its thread for ever",
+            shape(),
+            async |world| {
+                greeted(&world, async || {
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                })
+                .await;
+            },
+        ),
     ])
+}
+
+/// Two nodes that do this when they are asked to greet.
+async fn greeted<T>(world: &World, act: impl Fn() -> T + Copy + Send + Sync + 'static)
+where
+    T: Future<Output = ()> + Send + 'static,
+{
+    for name in ["a", "b"] {
+        world.spawn_node(name, move |node: Node| async move {
+            node.operation().await;
+            act().await;
+        });
+    }
+    world.calm().await;
 }
 
 /// Two nodes hold leases, and note what they are asked.

@@ -71,6 +71,8 @@ struct Worker {
     runtime: DistributedRuntime,
     /// Does it serve [`WORK`]?
     serves: bool,
+    /// Is it about to serve?
+    joins: bool,
 }
 
 /// A life of a caller.
@@ -141,12 +143,20 @@ impl Fleet {
     pub(crate) async fn agrees(&self, world: &World) {
         world.calm().await;
         let began = Instant::now();
-        while let Some(difference) = self.difference(world) {
-            assert!(began.elapsed() < AGREEMENT_MAX, "{AGREEMENT_MAX:?} after the last fault {difference}");
-            sleep(RETRY).await;
+        // What was asked last may only begin now, and a silent watch agrees by chance with what goes on meanwhile.
+        let mut agreed = false;
+        while !agreed {
+            while let Some(difference) = self.difference(world) {
+                assert!(
+                    began.elapsed() < AGREEMENT_MAX,
+                    "{AGREEMENT_MAX:?} after the last fault {difference}"
+                );
+                sleep(RETRY).await;
+            }
+            // Subscriptions come back a round trip after their server.
+            sleep(SUBSCRIPTIONS_MAX).await;
+            agreed = self.difference(world).is_none();
         }
-        // Subscriptions come back a round trip after their server.
-        sleep(SUBSCRIPTIONS_MAX).await;
         self.everybody_answers(world).await;
         let state = self.state();
         let runtimes = state.workers.values().map(|worker| (&worker.node, &worker.runtime));
@@ -191,23 +201,24 @@ impl Fleet {
         let endpoint = runtime.endpoint(endpoint).expect("it is a reference");
         let mut serving = Some(serve(&node, &endpoint).await);
         let is_work = endpoint.path().reference().to_string() == WORK;
-        let worker = Worker { node: node.clone(), runtime, serves: is_work };
+        let worker = Worker { node: node.clone(), runtime, serves: is_work, joins: false };
         self.state().workers.insert(name.clone(), worker);
-        let serves = |serves| {
+        let tell = |serves, joins| {
             if let Some(worker) = self.state().workers.get_mut(&name) {
-                worker.serves = serves && is_work;
+                (worker.serves, worker.joins) = (serves && is_work, joins);
             }
         };
         loop {
             match (&*node.operation().await, serving.take()) {
                 ("leave", Some(old)) => {
-                    serves(false);
+                    tell(false, false);
                     let report = old.stop().await;
                     node.note(format_args!("left, clean: {}", report.is_clean()));
                 }
                 ("join", None) => {
+                    tell(false, true);
                     serving = Some(serve(&node, &endpoint).await);
-                    serves(true);
+                    tell(true, false);
                 }
                 (_, as_before) => serving = as_before,
             }
@@ -274,6 +285,9 @@ impl Fleet {
             if known(&first_name(&living)) != Some(living.name()) {
                 return Some(format!("{} has not started", living.name()));
             }
+        }
+        if let Some(worker) = state.workers.values().find(|worker| worker.joins && worker.node.is_alive()) {
+            return Some(format!("{} is about to serve", worker.node.name()));
         }
         let serve: Vec<_> =
             state.workers.values().filter(|worker| worker.serves && worker.node.is_alive()).collect();

@@ -1,6 +1,7 @@
 //! The command line, as a process.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,6 +56,67 @@ fn exploring_counts_seeds() {
     assert_eq!(explored.code, 0, "{explored:?}");
     for part in ["sound: 20 seeds, 0 of them break a promise", "seeds/s", "h simulated"] {
         assert!(explored.out.contains(part), "{explored:?}");
+    }
+}
+
+/// Exploring counts in how many seeds each rare situation was met, and says which were met in none.
+#[test]
+fn exploring_counts_rare_situations() {
+    let explored = run(SOUND, "explore --scenario lease_expiry --seeds 0..40 --jobs 2");
+    assert_eq!(explored.code, 0, "{explored:?}");
+    let head = "Rare situations, and in how many of the 40 seeds each was met:\n";
+    let (_, told) = explored.out.split_once(head).unwrap();
+    let (met, never) = told.split_once("Never met: ").unwrap();
+    let met: BTreeMap<&str, u64> = met
+        .lines()
+        .map(|line| line.trim().split_once(' ').unwrap())
+        .map(|(runs, name)| (name, runs.parse().unwrap()))
+        .collect();
+    assert!(met["lease_expired"] > 0 && met.values().all(|runs| (1..=40).contains(runs)), "{met:?}");
+    let never: Vec<&str> = never.trim().split(", ").collect();
+    // Shared watches are not gone on with.
+    assert!(
+        never.contains(&"watch_resumed") && never.iter().all(|name| !met.contains_key(name)),
+        "{never:?}"
+    );
+    assert_eq!(met.len() + never.len(), slipring_sim::probes::KNOWN.len());
+}
+
+/// The hashes of the runs are the same however many jobs there are, and differ from seed to seed.
+#[test]
+fn exploring_keeps_hashes() {
+    let hashes = |jobs: u32| {
+        let path = file(&format!("hashes {jobs}"));
+        let seeds = format!("explore --scenario sound --seeds 3..23 --jobs {jobs} --hashes");
+        let explored = Command::new(BROKEN).args(seeds.split(' ')).arg(&path).output().unwrap();
+        assert_eq!(explored.status.code(), Some(0));
+        fs::read_to_string(path).unwrap()
+    };
+    let told = hashes(1);
+    assert_eq!(told, hashes(3));
+    let lines: BTreeMap<_, _> = told.lines().map(|line| line.rsplit_once(' ').unwrap()).collect();
+    assert!(lines.contains_key("sound 3") && lines.contains_key("sound 22"));
+    assert_eq!(lines.values().collect::<BTreeSet<_>>().len(), 20, "{told}");
+}
+
+/// A run in which time stands still is a violation, with the line that shows it again, however it comes about: the
+/// run ends itself if a task wakes itself for ever; if one keeps its thread, the process ends.
+#[test]
+fn time_that_stands_still_is_a_violation() {
+    for (scenario, culprit) in [("restless", "task program of "), ("stuck", "no task of a node took a step")]
+    {
+        let patience = if scenario == "stuck" { "--patience 1" } else { "" };
+        let explored =
+            run(BROKEN, &format!("explore --scenario {scenario} --seeds 0..8 --jobs 2 {patience}"));
+        let line = explored.out.lines().last().unwrap_or_default();
+        let replayed = Command::new("sh").args(["-c", &format!("{line} {patience}")]).output().unwrap();
+        let text = String::from_utf8(replayed.stdout).unwrap();
+        for (code, told) in [(Some(explored.code), &explored.out), (replayed.status.code(), &text)] {
+            assert_eq!(code, Some(1), "{told}");
+            for part in ["breaks a promise:", "standstill (time passes", culprit, "To see it again:"] {
+                assert!(told.contains(part), "no {part:?} in {told}");
+            }
+        }
     }
 }
 

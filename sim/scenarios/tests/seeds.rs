@@ -6,7 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
+use scenarios::mutants::mutated;
+use slipring_core::mutation::Mutation;
 use slipring_sim::{Scenario, Schedule};
 
 /// How many seeds of each scenario are run.
@@ -89,6 +92,52 @@ fn f39_a_store_restored_before_the_next_heartbeat_is_filled() {
         let violations = scenario("deregistration").replay(692 + seed, schedule.clone()).violations;
         assert!(violations.is_empty(), "{}", violations[0]);
     }
+}
+
+/// A story agrees when nobody is about to serve any more: a caller whose watch was silent agreed by chance before, and
+/// did not know the worker that then began.
+#[test]
+fn nobody_agrees_while_a_worker_joins() {
+    let violations = scenario("deregistration").run(100_049).violations;
+    assert!(violations.is_empty(), "{}", violations[0]);
+}
+
+/// F39: a store that is put back, and grows past what a watch had seen before that is opened again, is seen as it
+/// is; whether the watch fell silent or broke. Seeds 1255 and 2834 showed views that mixed two histories until
+/// the next comparison; whoever goes on where a watch ended still breaks a promise.
+#[test]
+fn f39_histories_are_not_mixed() {
+    let mut found = 0;
+    for (name, seed, file) in [
+        ("u1592_a_silent_watch_is_noticed", 1255, "f39_put_back_behind_a_silent_watch"),
+        ("restored_store", 2834, "f39_put_back_after_a_cut"),
+    ] {
+        let path = format!("tests/schedules/{file}.json");
+        let schedule = Schedule::from_json(&fs::read_to_string(path).unwrap()).unwrap();
+        let sound = scenario(name);
+        let going_on = mutated(&sound, Mutation::IdentityIsIgnored);
+        let violations = sound.replay(seed, schedule.clone()).violations;
+        assert!(violations.is_empty(), "{name}: {}", violations[0]);
+        found += going_on.replay(seed, schedule).violations.len();
+    }
+    assert!(found > 0, "whoever goes on where a watch ended breaks a promise");
+}
+
+/// A simulated week of the whole component model, with all that happened in it and its judgement, fits into little
+/// memory, where the system tells.
+#[test]
+fn a_week_takes_little_memory() {
+    const RESIDENT_KIB_MAX: u64 = 128 * 1024;
+    let outcome = scenario("long_soak").run(0);
+    let moments = outcome.report.history.moments();
+    assert!(
+        moments.last().unwrap().at >= Duration::from_secs(7 * 24 * 3600) && outcome.violations.is_empty()
+    );
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.map_or(0, |peak| peak.trim().trim_end_matches(" kB").parse().unwrap());
+    println!("{} events, at most {peak} KiB resident", moments.len());
+    assert!(peak < RESIDENT_KIB_MAX, "{peak} KiB");
 }
 
 /// Promise 6: the real runtimes are the same run each time: a seed of each scenario gives the same hash twice.

@@ -20,11 +20,11 @@ pub(super) fn check(history: &History, ledger: &Ledger<'_>, found: &mut Findings
             keys.entry(name).or_default().push(key);
         }
     }
-    // After the store was put back to its own past a view may be a mixture of both, which revisions do not tell.
-    let replaced = ledger.stores.get(1).map_or(usize::MAX, |store| store.begins);
-    for (place, moment) in history.moments().iter().enumerate().take(replaced) {
+    // A fleet has few instances, and calls are many.
+    let mut names: BTreeMap<(&str, u64), String> = BTreeMap::new();
+    for (place, moment) in history.moments().iter().enumerate() {
         let Event::Fact(Fact::RouteChosen { endpoint, instance, revision }) = &moment.event else { continue };
-        let name = record_key(endpoint, *instance);
+        let name = names.entry((endpoint, *instance)).or_insert_with(|| record_key(endpoint, *instance));
         let Some(keys) = keys.get(name.as_str()) else { continue };
         let mut reached = ledger.stores.iter().filter(|store| store.reaches(*revision, place)).peekable();
         if reached.peek().is_none() {

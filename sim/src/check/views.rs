@@ -51,11 +51,6 @@ struct View {
     compacted: bool,
     members: Members,
     readers: BTreeMap<u64, Members>,
-    /// The store that its last snapshot was of, if that is known.
-    store: Option<usize>,
-    /// It went on after a revision of another store than it had seen: one that was put back, and has come past
-    /// that revision again, with another history. Nobody can tell; the next snapshot mends it.
-    mixed: bool,
     /// Something is wrong with it, or there are several: it is not looked at any more.
     given_up: bool,
 }
@@ -74,17 +69,8 @@ impl<'a> Views<'a> {
                 let Some(view) = self.views.get_mut(&name) else { return };
                 view.upstream.insert(*watch, place);
                 self.names.insert(*watch, name);
-                let current = self.ledger.current(place);
-                match base {
-                    Base::Resumed(_) => view.mixed |= view.store != Some(current),
-                    Base::Snapshot(snapshot) => {
-                        let store = &self.ledger.stores[current];
-                        let there = || store.at(snapshot.revision, &Range::Prefix(prefix.clone()));
-                        let fits = store.reaches(snapshot.revision, place)
-                            && there().into_iter().eq(&snapshot.entries);
-                        (view.store, view.mixed) = (fits.then_some(current), false);
-                        view.relist(place, moment.at, self.terms, found);
-                    }
+                if let Base::Snapshot(_) = base {
+                    view.relist(place, moment.at, self.terms, found);
                 }
                 view.count(place, moment.at);
             }
@@ -139,7 +125,7 @@ impl<'a> Views<'a> {
                 let stores = self.ledger.stores.iter().filter(|store| store.reaches(*revision, place));
                 let differences: Vec<_> =
                     stores.map(|store| differs(store, prefix, *revision, &view.members)).collect();
-                if !view.mixed && !differences.iter().any(Option::is_none) {
+                if !differences.iter().any(Option::is_none) {
                     let what = differences.into_iter().flatten().next_back();
                     let what = what.unwrap_or_else(|| "which was never there".to_owned());
                     let invariant = if view.compacted { "SW5" } else { "SW1" };

@@ -1,12 +1,16 @@
 use std::fs;
 use std::io;
+use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::sentry::{LOOK_EVERY, Post, Sentry};
 use super::{Verdict, quoted};
 use crate::{Engine, Outcome, Scenario, Schedule};
 
@@ -25,6 +29,10 @@ pub(super) struct Explore<'a> {
     pub(super) seeds: Range<u64>,
     pub(super) engine: Engine,
     pub(super) jobs: usize,
+    /// Where the hash of each run goes.
+    pub(super) hashes: Option<PathBuf>,
+    /// How long a run may stand still.
+    pub(super) patience: Duration,
 }
 
 /// One seed of one scenario.
@@ -34,6 +42,8 @@ pub(super) struct Run<'a> {
     pub(super) engine: Engine,
     /// Its own one if there is none.
     pub(super) schedule: Option<(PathBuf, Schedule)>,
+    /// How long it may stand still.
+    pub(super) patience: Duration,
 }
 
 /// One seed, and what is to be kept of it.
@@ -56,10 +66,26 @@ pub(super) struct Doctor<'a> {
 }
 
 impl Run<'_> {
-    pub(super) fn outcome(&self) -> Outcome {
+    /// Runs it. If it stands still for too long, that is told, and the process ends.
+    pub(super) fn outcome(&self, out: &mut impl Write) -> io::Result<Outcome> {
         let schedule = self.schedule.as_ref().map(|(_, schedule)| schedule.clone());
         let schedule = schedule.unwrap_or_else(|| self.scenario.schedule(self.seed));
-        self.scenario.replay_on(self.engine, self.seed, schedule)
+        let posts = [Post::default()];
+        let mut sentry = Sentry::new(self.scenario, self.engine, self.patience);
+        let (sender, ended) = sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let pulse = posts[0].begin(self.seed);
+                let outcome = self.scenario.replay_watched(self.engine, self.seed, schedule, pulse);
+                let _nobody_waits = sender.send(outcome);
+            });
+            loop {
+                match ended.recv_timeout(LOOK_EVERY) {
+                    Ok(outcome) => return Ok(outcome),
+                    Err(_) => sentry.look(&posts, out)?,
+                }
+            }
+        })
     }
 
     /// The line that shows it again.
@@ -105,7 +131,8 @@ fn order<'a>(scenarios: &'a [Scenario], matches: &ArgMatches) -> io::Result<Orde
             let seeds = given.get_one::<Range<u64>>("seeds").expect("it is required").clone();
             let jobs = given.get_one::<u64>("jobs").and_then(|jobs| usize::try_from(*jobs).ok());
             let jobs = jobs.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
-            Order::Explore(Explore { scenarios, seeds, engine, jobs })
+            let (hashes, patience) = (given.get_one("hashes").cloned(), patience(given));
+            Order::Explore(Explore { scenarios, seeds, engine, jobs, hashes, patience })
         }
         Some(("replay", given)) => {
             let (trace, html) = (given.get_one("trace").cloned(), given.get_one("html").cloned());
@@ -135,12 +162,16 @@ fn run<'a>(scenarios: &'a [Scenario], given: &ArgMatches) -> io::Result<Run<'a>>
             .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
         Ok::<_, io::Error>((path.clone(), schedule))
     });
-    Ok(Run { scenario, seed, engine, schedule: schedule.transpose()? })
+    Ok(Run { scenario, seed, engine, schedule: schedule.transpose()?, patience: patience(given) })
 }
 
 fn named<'a>(scenarios: &'a [Scenario], name: &str) -> &'a Scenario {
     let mut all = scenarios.iter();
     all.find(|scenario| scenario.name() == name).expect("other names were refused")
+}
+
+fn patience(given: &ArgMatches) -> Duration {
+    Duration::from_secs(*given.get_one("patience").expect("it has a default"))
 }
 
 fn engine(given: &ArgMatches) -> Engine {
@@ -173,13 +204,16 @@ fn grammar(scenarios: &[Scenario]) -> Command {
     let engine =
         engine.value_parser(PossibleValuesParser::new(Engine::ALL.iter().map(|engine| engine.name())));
     let engine = engine.help("What the world runs on");
+    let patience = Arg::new("patience").long("patience").value_name("SECONDS").default_value("60");
+    let patience = patience.value_parser(value_parser!(u64).range(1..));
+    let patience = patience.help("How long a run may stand still before that is taken for a violation");
     let file = |name, help| {
         Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf)).help(help)
     };
     let schedule = file("schedule", "A schedule, instead of the seed's own");
     let one = |name| {
         let command = Command::new(name).arg(scenario().required(true)).arg(seed.clone());
-        command.arg(engine.clone())
+        command.arg(engine.clone()).arg(patience.clone())
     };
     let source = Arg::new("source").long("source").value_name("PATH").value_parser(value_parser!(PathBuf));
     let source = source.action(ArgAction::Append).default_value(".");
@@ -194,6 +228,11 @@ fn grammar(scenarios: &[Scenario]) -> Command {
             .arg(scenario().help("The scenario; all that there are if it is left out"))
             .arg(seeds.help("The seeds, without the last"))
             .arg(engine.clone())
+            .arg(patience.clone())
+            .arg(file(
+                "hashes",
+                "Where the hash of each run goes, a line for each; equal runs have equal ones",
+            ))
             .arg(jobs.help("How many seeds run at once; as many as there are processors if it is left out")),
         one("replay")
             .about("Runs one seed, and says what happened")

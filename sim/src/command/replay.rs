@@ -1,15 +1,13 @@
-use std::fs;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::Write;
 
 use super::arguments::{Replay, Run, Shrink};
-use super::{Done, Verdict, account, quietly};
+use super::{Done, Verdict, account, quietly, write};
 use crate::Trace;
 use crate::picture::Picture;
 
 /// Runs a seed, keeps what is to be kept of it, and tells of it.
 pub(super) fn replay(order: &Replay<'_>, out: &mut impl Write) -> Done {
-    let outcome = order.run.outcome();
+    let outcome = order.run.outcome(out)?;
     if let Some(path) = &order.trace {
         write(path, Trace::from(&outcome.report.history).as_str())?;
     }
@@ -24,8 +22,8 @@ pub(super) fn replay(order: &Replay<'_>, out: &mut impl Write) -> Done {
 
 /// Runs a seed, and makes the schedule small under which it breaks a promise, if it does.
 pub(super) fn shrink(order: &Shrink<'_>, out: &mut impl Write) -> Done {
-    let Run { scenario, seed, engine, .. } = order.run;
-    let outcome = quietly(|| order.run.outcome());
+    let Run { scenario, seed, engine, patience, .. } = order.run;
+    let outcome = quietly(|| order.run.outcome(out))?;
     let Some(first) = outcome.violations.first() else {
         account::tell(&order.run, &outcome, out)?;
         return Ok(Verdict::Kept);
@@ -42,14 +40,9 @@ pub(super) fn shrink(order: &Shrink<'_>, out: &mut impl Write) -> Done {
         }
         Some(path) => {
             write(path, &(smallest.to_json() + "\n"))?;
-            let run = Run { scenario, seed, engine, schedule: Some((path.clone(), smallest)) };
-            account::tell(&run, &quietly(|| run.outcome()), out)?;
+            let run = Run { scenario, seed, engine, patience, schedule: Some((path.clone(), smallest)) };
+            account::tell(&run, &quietly(|| run.outcome(out))?, out)?;
         }
     }
     Ok(Verdict::Broken)
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let failed = |error| io::Error::other(format!("cannot write {}: {error}", path.display()));
-    fs::write(path, text).map_err(failed)
 }

@@ -36,6 +36,9 @@ impl Name<'_> {
 
     /// The number of a life stands at the end of its name, so both ends are kept.
     fn write_column(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_cut() {
+            return write!(f, "{:<NAME_CHARS$}", self.0);
+        }
         let mut chars: Vec<char> = self.0.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         if chars.len() > NAME_CHARS {
             let half = NAME_CHARS / 2;

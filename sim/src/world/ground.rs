@@ -8,6 +8,7 @@ use super::Node;
 use crate::environment::SimEnvironment;
 use crate::link::Cable;
 use crate::network::{Net, Network};
+use crate::pulse::Pulse;
 use crate::setup::Setup;
 use crate::trace::Log;
 #[cfg(feature = "turmoil")]
@@ -31,11 +32,11 @@ pub(super) struct Way {
 
 impl Ground {
     /// The log of a world that begins now, and the network of its nodes.
-    pub(super) fn begin(&self, seed: u64, setup: &Setup) -> (Log, Net) {
+    pub(super) fn begin(&self, seed: u64, setup: &Setup, pulse: Pulse) -> (Log, Net) {
         match self {
-            Self::Memory => (Log::new(), Network::new(seed, setup.latency).into()),
+            Self::Memory => (Log::of(pulse), Network::new(seed, setup.latency).into()),
             #[cfg(feature = "turmoil")]
-            Self::Turmoil(_) => (Log::on_turmoil(), Net::Turmoil),
+            Self::Turmoil(_) => (Log::on_turmoil(pulse), Net::Turmoil),
         }
     }
 

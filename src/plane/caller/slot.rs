@@ -1,15 +1,15 @@
 //! One call under way: what it brought, and when to ask after it.
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use bytes::Bytes;
 use slipring_core::{Effect, Error, Message, Subject};
 use tokio::time::Instant;
 
 use super::lock;
+use crate::plane::link::{Arrival, Inflow, Sink};
+use crate::plane::queue::Queue;
 use crate::plane::wire::{Answer, AnswerKind, Items, Ticket};
 use crate::platform::Platform;
 use crate::registry::{Instance, Watcher};
@@ -20,20 +20,20 @@ const SPEAK_EVERY: u32 = 2;
 const UNANSWERED_MAX: u32 = 2;
 
 /// One call under way, as the dispatcher and the sweeper see it.
-pub(super) struct Slot {
+pub(crate) struct Slot {
     pub(super) ticket: Ticket,
     pub(super) instance: Arc<Instance>,
     pub(super) watcher: Arc<Watcher>,
-    queue: Mutex<Queue>,
+    queue: Queue,
+    signs: Mutex<Signs>,
     /// Items allowed so far, in all.
     credit: AtomicU64,
+    /// The connection that brings the answers, once there is one.
+    home: OnceLock<Inflow>,
 }
 
-struct Queue {
-    events: VecDeque<Event>,
-    /// The last of `events` is an end, whether it was read or not: there is nothing left to ask.
-    ended: bool,
-    waker: Option<Waker>,
+/// When something was heard and said.
+struct Signs {
     heard: Instant,
     spoken: Instant,
     /// Probes sent in all, and those since anything was heard.
@@ -41,31 +41,35 @@ struct Queue {
     unanswered: u32,
 }
 
-/// What a call brought.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// An item: its number, its bytes, and whether it is the last.
-    Item { number: u64, payload: Bytes, last: bool },
-    /// The announced end, with the number of items.
-    End(u64),
-    /// The end, with an error.
-    Failed(Error),
-}
-
 impl Slot {
     /// A call that was just made.
     pub(super) fn new(now: Instant, ticket: Ticket, instance: Arc<Instance>, watcher: Arc<Watcher>) -> Self {
-        let queue = Queue {
-            events: VecDeque::new(),
-            ended: false,
-            waker: None,
-            heard: now,
-            spoken: now,
-            probes: 0,
-            unanswered: 0,
-        };
+        let signs = Signs { heard: now, spoken: now, probes: 0, unanswered: 0 };
         let credit = AtomicU64::new(ticket.credit);
-        Self { ticket, instance, watcher, queue: Mutex::new(queue), credit }
+        Self {
+            ticket,
+            instance,
+            watcher,
+            queue: Queue::default(),
+            signs: Mutex::new(signs),
+            credit,
+            home: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// From now on a connection brings the answers, and it alone says what becomes of the call.
+    pub(crate) fn adopt(&self, inflow: Inflow) {
+        // Only once: the token is gone with the first that knew it.
+        let _ = self.home.set(inflow);
+    }
+
+    /// The connection that brings the answers, if there is one.
+    pub(super) fn home(&self) -> Option<&Inflow> {
+        self.home.get()
     }
 
     /// An answer came.
@@ -74,13 +78,13 @@ impl Slot {
             return self.handle_no_responders(message.subject.as_str());
         }
         {
-            let mut queue = self.queue();
-            queue.heard = now;
-            queue.unanswered = 0;
+            let mut signs = self.signs();
+            signs.heard = now;
+            signs.unanswered = 0;
         }
         let answer = match Answer::read(&message.payload) {
             Ok(answer) => answer,
-            Err(error) => return self.push(Event::Failed(error.raise(Effect::Unknown))),
+            Err(error) => return self.queue.fail(error.raise(Effect::Unknown)),
         };
         self.instance.standing().report(now, answer.load);
         match answer.kind {
@@ -89,8 +93,8 @@ impl Slot {
                 self.interrupt("the instance does not know this call (it restarted, or an answer was lost)");
             }
             AnswerKind::Items(items) => self.push_items(items),
-            AnswerKind::End(count) => self.push(Event::End(count)),
-            AnswerKind::Failed(error) => self.push(Event::Failed(error)),
+            AnswerKind::End(count) => self.queue.end(count),
+            AnswerKind::Failed(error) => self.queue.fail(error),
         }
     }
 
@@ -99,83 +103,38 @@ impl Slot {
         if through > self.credit() {
             return self.interrupt(&format!("the instance sent item {through}, more than it was allowed"));
         }
-        let (first, is_last) = (items.first, items.last);
-        let events = items.into_bodies().zip(first..).map(|(payload, number)| Event::Item {
-            number,
-            payload,
-            last: is_last && number == through,
-        });
-        self.extend(events);
+        let (first, last) = (items.first, items.last);
+        self.queue.items(first, items.into_bodies(), last);
     }
 
     /// Nobody listens at the instance's subject. Before the first probe that is the answer to the request
     /// itself, which nobody got; later it means that the instance went away.
     fn handle_no_responders(&self, subject: &str) {
-        let request_was_delivered = self.queue().probes > 0;
+        let request_was_delivered = self.signs().probes > 0;
         if request_was_delivered {
             return self.interrupt("the instance is gone: nobody listens at its subject");
         }
         let subject = self.instance.subject().map_or(subject, Subject::as_str);
-        self.push(Event::Failed(Error::no_responders(subject)));
+        self.queue.fail(Error::no_responders(subject));
     }
 
     /// The call is lost, as far as anybody can tell.
     pub(super) fn interrupt(&self, cause: &str) {
-        // How many items were delivered is said by whoever delivers them.
-        self.push(Event::Failed(Error::stream_interrupted(0, cause)));
-    }
-
-    fn push(&self, event: Event) {
-        self.extend(std::iter::once(event));
-    }
-
-    /// Queues what came; nothing comes after an end.
-    fn extend(&self, events: impl Iterator<Item = Event>) {
-        let mut queue = self.queue();
-        for event in events {
-            if queue.ended {
-                break;
-            }
-            queue.ended = !matches!(event, Event::Item { last: false, .. });
-            queue.events.push_back(event);
-        }
-        let waker = queue.waker.take();
-        drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// What comes next.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Event> {
-        let mut queue = self.queue();
-        match queue.events.pop_front() {
-            Some(event) => Poll::Ready(event),
-            None => {
-                queue.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Has the announced end arrived, whether all before it was read or not?
-    pub(super) fn is_complete(&self) -> bool {
-        let is_end = |event: &Event| matches!(event, Event::End(_) | Event::Item { last: true, .. });
-        self.queue().events.back().is_some_and(is_end)
+        self.queue.fail(Error::stream_interrupted(0, cause));
     }
 
     /// Items allowed so far, in all.
-    pub(super) fn credit(&self) -> u64 {
+    pub(crate) fn credit(&self) -> u64 {
         self.credit.load(Ordering::Acquire)
     }
 
     /// Allows so many items in all. The worker is told with a probe, which is counted here.
     pub(super) fn allow(&self, now: Instant, items: u64) {
         self.credit.store(items, Ordering::Release);
-        let mut queue = self.queue();
-        queue.spoken = now;
+        let mut signs = self.signs();
+        signs.spoken = now;
         // From now on, that nobody listens is no answer to the request.
-        queue.probes += 1;
+        signs.probes += 1;
     }
 
     /// Is it time to ask after it?
@@ -183,37 +142,52 @@ impl Slot {
         let gone = self.watcher.view().lock().get(self.instance.id()).is_none();
         let settings = &platform.settings;
         let patience = if gone { settings.probe_after_gone } else { settings.probe_after };
-        let mut queue = self.queue();
-        if queue.ended {
+        if self.queue.is_ended() || self.home().is_some() {
             return Look::Well;
         }
-        if gone && queue.unanswered >= UNANSWERED_MAX && now >= queue.spoken + patience {
+        let mut signs = self.signs();
+        if gone && signs.unanswered >= UNANSWERED_MAX && now >= signs.spoken + patience {
             return Look::Dead;
         }
-        let silent = now >= queue.heard.max(queue.spoken) + patience;
-        let mute = now >= queue.spoken + settings.probe_after * SPEAK_EVERY;
+        let silent = now >= signs.heard.max(signs.spoken) + patience;
+        let mute = now >= signs.spoken + settings.probe_after * SPEAK_EVERY;
         if !silent && !mute {
             return Look::Well;
         }
-        queue.ask(now);
+        signs.ask(now);
         Look::Ask
     }
 
     /// Notes that it is asked after now; false if there is nothing left to ask.
     pub(super) fn ask(&self, now: Instant) -> bool {
-        let mut queue = self.queue();
-        if !queue.ended {
-            queue.ask(now);
+        let waits = !self.queue.is_ended() && self.home().is_none();
+        if waits {
+            self.signs().ask(now);
         }
-        !queue.ended
+        waits
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
+    fn signs(&self) -> MutexGuard<'_, Signs> {
+        lock(&self.signs)
     }
 }
 
-impl Queue {
+impl Sink for Slot {
+    fn deliver(&self, arrivals: &mut Vec<Arrival>, load: Option<u64>) {
+        if let Some(load) = load {
+            self.instance.standing().report(Instant::now(), load);
+        }
+        self.queue.deliver(arrivals);
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("call", &self.ticket.call).finish_non_exhaustive()
+    }
+}
+
+impl Signs {
     fn ask(&mut self, now: Instant) {
         self.spoken = now;
         self.probes += 1;

@@ -110,15 +110,9 @@ impl Outflow {
         self.state.gone.load(Ordering::Acquire)
     }
 
-    /// Waits until it is. Cancel-safe.
-    pub(crate) async fn closed(&self) {
-        while !self.is_closed() {
-            let mut went = pin!(self.state.went.notified());
-            went.as_mut().enable();
-            if !self.is_closed() {
-                went.await;
-            }
-        }
+    /// Whoever takes the answers.
+    pub(crate) fn taker(&self) -> Taker {
+        Taker(self.state.clone())
     }
 
     fn check_open(&self) -> Result<()> {
@@ -133,6 +127,27 @@ impl Outflow {
             Some(reason) => self.shared.gone(reason),
             None => Error::cancelled("the stream", Effect::Unknown),
         })
+    }
+}
+
+/// Tells whether anybody still takes the answers of a request.
+pub(crate) struct Taker(Arc<AnswerState>);
+
+impl Taker {
+    /// Was the request cancelled by the asking end, or is the link gone?
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is. Cancel-safe.
+    pub(crate) async fn gone(&self) {
+        while !self.is_gone() {
+            let mut went = pin!(self.0.went.notified());
+            went.as_mut().enable();
+            if !self.is_gone() {
+                went.await;
+            }
+        }
     }
 }
 

@@ -439,13 +439,15 @@ impl Intake {
     }
 
     fn attach(&mut self, shared: &Arc<Shared>, stream: u64, call: u64, token: u64) {
-        // Without the lock: the host has locks of its own.
-        let sink = shared.local.host.adopt(call, token);
-        let mut streams = shared.streams();
         let limits = &shared.local.limits;
+        let window = super::hello::Allowance::of(limits).window_bytes;
+        // Without the lock: the host has locks of its own.
+        let sink =
+            shared.local.host.adopt(call, token, super::flow::Inflow::new(shared.clone(), stream, window));
+        let mut streams = shared.streams();
         match sink.filter(|_| streams.peer_open <= limits.streams_max) {
             Some(sink) => {
-                streams.take(stream, sink, super::hello::Allowance::of(limits).window_bytes);
+                streams.take(stream, sink, window);
                 // The request did not go this way: it is known to have left.
                 if let Some(taking) = streams.taking.get_mut(stream) {
                     taking.leaves_at = 0;

@@ -32,6 +32,11 @@ pub(crate) struct LinkLimits {
     pub(crate) idle_timeout: Duration,
 }
 
+impl LinkLimits {
+    /// No link may be allowed longer messages than this: 1 GiB.
+    pub(crate) const MESSAGE_BYTES_MOST: usize = 1 << 30;
+}
+
 impl Default for LinkLimits {
     fn default() -> Self {
         Self {

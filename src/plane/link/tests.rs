@@ -22,6 +22,7 @@ use super::*;
 pub(super) struct Desk {
     requests: mpsc::UnboundedSender<Inbound>,
     calls: Mutex<BTreeMap<(u64, u64), Arc<dyn Sink>>>,
+    adopted: Mutex<Vec<Inflow>>,
 }
 
 impl Host for Desk {
@@ -30,8 +31,10 @@ impl Host for Desk {
         let _ = self.requests.send(request);
     }
 
-    fn adopt(&self, call: u64, token: u64) -> Option<Arc<dyn Sink>> {
-        self.calls.lock().unwrap().remove(&(call, token))
+    fn adopt(&self, call: u64, token: u64, inflow: Inflow) -> Option<Arc<dyn Sink>> {
+        let sink = self.calls.lock().unwrap().remove(&(call, token))?;
+        self.adopted.lock().unwrap().push(inflow);
+        Some(sink)
     }
 }
 
@@ -143,7 +146,7 @@ pub(super) fn local(
     secret: Option<&str>,
 ) -> (Arc<Local>, Arc<Desk>, mpsc::UnboundedReceiver<Inbound>) {
     let (sender, requests) = mpsc::unbounded_channel();
-    let desk = Arc::new(Desk { requests: sender, calls: Mutex::default() });
+    let desk = Arc::new(Desk { requests: sender, calls: Mutex::default(), adopted: Mutex::default() });
     let local = Local {
         environment: Arc::new(SystemEnvironment),
         instance,

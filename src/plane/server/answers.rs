@@ -1,4 +1,4 @@
-//! What a worker answers to one request.
+//! What a worker answers to one request over the broker.
 
 use std::sync::Arc;
 
@@ -6,35 +6,50 @@ use bytes::Bytes;
 use slipring_core::service::EndpointStats;
 use slipring_core::{BoxFuture, Effect, Error, Headers, Message, Result, Subject};
 
+use super::{Job, Jobs};
 use crate::plane::wire::{self, Answer, Ticket};
+use crate::plane::worker::Worker;
 use crate::platform::Platform;
 
-/// Where the answers to one request go.
-pub(super) struct Answers {
+/// Where the answers to one request over the broker go. When it is dropped, the request is over.
+pub(crate) struct BrokerAnswers {
     platform: Arc<Platform>,
     stats: Arc<EndpointStats>,
+    job: Arc<Job>,
     pub(super) reply: Subject,
     /// What the caller said with its request; none with a plain one.
     pub(super) ticket: Option<Ticket>,
     /// Items sent so far.
-    pub(super) sent: u64,
+    sent: u64,
 }
 
-impl Answers {
-    pub(super) fn to(
-        platform: &Arc<Platform>,
-        stats: &Arc<EndpointStats>,
-        message: &Message,
-    ) -> Result<Self> {
+impl BrokerAnswers {
+    pub(super) fn to(worker: &Worker, jobs: &Jobs, message: &Message) -> Result<Self> {
         let reply = message.reply.clone().ok_or_else(|| {
             Error::invalid("request", message.subject.as_str(), "it has no reply subject to answer at")
         })?;
         let ticket = Ticket::of(message);
-        Ok(Self { platform: platform.clone(), stats: stats.clone(), reply, ticket, sent: 0 })
+        let job = Job::new(jobs, ticket, &reply);
+        let (platform, stats) = (worker.platform().clone(), worker.stats().clone());
+        Ok(Self { platform, stats, job, reply, ticket, sent: 0 })
+    }
+
+    pub(crate) fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// Waits until the caller takes another item.
+    pub(crate) async fn room(&self) {
+        self.job.credit_for(self.sent + 1).await;
+    }
+
+    /// Does the caller take so many items more?
+    pub(crate) fn has_room_for(&self, items: u64) -> bool {
+        self.job.has_credit_for(self.sent + items)
     }
 
     /// Sends the one item of a unary answer.
-    pub(super) async fn only(&mut self, item: Bytes) -> Result<()> {
+    pub(crate) async fn only(&mut self, item: Bytes) -> Result<()> {
         match self.ticket {
             // What any client expects.
             None => self.publish(item, Headers::new()).await.map_err(|error| error.raise(Effect::Applied)),
@@ -43,7 +58,7 @@ impl Answers {
     }
 
     /// Sends the next items of a stream, at least one; `last` if nothing follows.
-    pub(super) async fn items(&mut self, items: &[Bytes], last: bool) -> Result<()> {
+    pub(crate) async fn items(&mut self, items: &[Bytes], last: bool) -> Result<()> {
         let sending = async {
             match self.ticket {
                 Some(Ticket { call, .. }) => {
@@ -68,7 +83,7 @@ impl Answers {
         if last { self.plain_end(number).await } else { Ok(()) }
     }
 
-    pub(super) async fn end(&self) -> Result<()> {
+    pub(crate) async fn end(&self) -> Result<()> {
         match self.ticket {
             Some(Ticket { call, .. }) => self.answer(Answer::end(call, self.load(), self.sent)).await,
             None => self.plain_end(self.sent).await,
@@ -88,7 +103,7 @@ impl Answers {
     }
 
     /// Sends the error. If that fails too, the caller finds out by asking.
-    pub(super) async fn fail(&self, error: &Error) {
+    pub(crate) async fn fail(&self, error: &Error) {
         let answering = async {
             match self.ticket {
                 Some(Ticket { call, .. }) => self.answer(Answer::failed(call, self.load(), error)).await,
@@ -121,5 +136,11 @@ impl Answers {
     /// No `async fn`: it would keep room for its arguments in the task of every request.
     fn publish(&self, payload: Bytes, headers: Headers) -> BoxFuture<'_, Result<()>> {
         self.platform.publish(Message::new(self.reply.clone(), payload).with_headers(headers))
+    }
+}
+
+impl Drop for BrokerAnswers {
+    fn drop(&mut self) {
+        self.job.unlist();
     }
 }

@@ -9,7 +9,7 @@ const RECONCILE: Duration = Duration::from_secs(60);
 const MILLI: Duration = Duration::from_millis(1);
 
 fn mirror(now: Instant) -> Mirror {
-    Mirror::new(now, Options::new(true, SILENCE).with_reconcile(RECONCILE), 7)
+    Mirror::new(now, Options::new(SILENCE).with_reconcile(RECONCILE), 7)
 }
 
 fn key(number: u8) -> Key {
@@ -82,7 +82,7 @@ fn d27_only_real_changes_are_told() {
     assert_eq!(*mirror.state(), State::Live(Revision(9)));
 }
 
-/// A broken watch keeps the last entries and says since when and why; it goes on where it stopped.
+/// A broken watch keeps the last entries and says since when and why; the next one tells what is different.
 #[test]
 fn d07_a_broken_watch_is_stale_and_not_empty() {
     let now = Instant::now();
@@ -91,26 +91,19 @@ fn d07_a_broken_watch_is_stale_and_not_empty() {
     assert_eq!(*mirror.state(), State::Stale { since: now, cause: unavailable() });
     assert_eq!(mirror.entries().len(), 2);
     let (start, at) = next_open(&mut mirror, now + MILLI);
-    assert_eq!(start, Start::After(Revision(3)));
+    assert_eq!(start, Start::Snapshot);
     assert!(at >= now + 50 * MILLI);
-    assert_eq!(mirror.handle_watch(at, Base::Resumed(Revision(3))), []);
-    assert_eq!(*mirror.state(), State::Live(Revision(3)));
+    assert_eq!(mirror.handle_watch(at, snapshot(4, [entry(1, 1, 2), entry(2, 2, 3)])), []);
+    assert_eq!(*mirror.state(), State::Live(Revision(4)));
 }
 
-/// A compacted watch is noticed, and a snapshot follows at once, both for a running and for a resumed one.
+/// A compacted watch is noticed, and a snapshot follows at once.
 #[test]
 fn d05_a_compacted_watch_is_noticed() {
     let now = Instant::now();
     let mut mirror = live(now);
     mirror.handle_end(now, Error::compacted(Revision(9)));
     assert!(matches!(mirror.state(), State::Stale { .. }));
-    assert_eq!(mirror.poll(now), Step::Open(Start::Snapshot));
-
-    let mut mirror = live(now);
-    mirror.handle_end(now, unavailable());
-    let (start, now) = next_open(&mut mirror, now);
-    assert_eq!(start, Start::After(Revision(3)));
-    mirror.handle_end(now, Error::compacted(Revision(9)));
     assert_eq!(mirror.poll(now), Step::Open(Start::Snapshot));
 }
 
@@ -133,11 +126,29 @@ fn f39_silence_is_not_taken_for_peace() {
     assert_eq!(mirror.poll(now), Step::Wait(now + SILENCE));
     assert!(matches!(mirror.poll(now + SILENCE), Step::Wait(_)));
     assert!(matches!(mirror.state(), State::Stale { since, .. } if *since == now));
-    assert_eq!(next_open(&mut mirror, now + SILENCE).0, Start::After(Revision(3)));
+    assert_eq!(next_open(&mut mirror, now + SILENCE).0, Start::Snapshot);
 }
 
-/// Revisions that go back, and changes at a revision seen before, lead to a snapshot; so does a base that
-/// does not continue what was asked for, and a store that is another one.
+/// A store that is put back, and comes past the revision that was seen last before its watch is opened again, is
+/// not taken for the one before: however the watch ended, what only the old history had is gone from the view.
+#[test]
+fn f39_histories_are_not_mixed() {
+    let now = Instant::now();
+    let silence = |mirror: &mut Mirror| assert!(matches!(mirror.poll(now + SILENCE), Step::Wait(_)));
+    let a_break = |mirror: &mut Mirror| mirror.handle_end(now + SILENCE, unavailable());
+    for ends in [&silence as &dyn Fn(&mut Mirror), &a_break] {
+        let mut mirror = live(now);
+        ends(&mut mirror);
+        let (start, at) = next_open(&mut mirror, now + SILENCE);
+        assert_eq!(start, Start::Snapshot);
+        // Put back to revision 2, it wrote the key 3 where the old one had written the key 2.
+        let changes = mirror.handle_watch(at, snapshot(4, [entry(1, 1, 2), entry(3, 1, 3)]));
+        assert_eq!(changes, [put(3, 1, 3), Change::Delete(key(2))]);
+    }
+}
+
+/// Revisions that go back, and changes at a revision seen before, lead to a snapshot at once; so does a base that
+/// is none.
 #[test]
 fn f39_another_history_leads_to_a_snapshot() {
     let now = Instant::now();
@@ -149,13 +160,8 @@ fn f39_another_history_leads_to_a_snapshot() {
     let mut mirror = live(now);
     mirror.handle_end(now, unavailable());
     let (_, later) = next_open(&mut mirror, now);
-    assert_eq!(mirror.handle_watch(later, Base::Resumed(Revision(4))), []);
-    assert_eq!(mirror.poll(later), Step::Open(Start::Snapshot));
-
-    let mut mirror = live(now);
-    mirror.handle_identity(now);
-    assert!(matches!(mirror.state(), State::Stale { .. }));
-    assert_eq!(mirror.poll(now), Step::Open(Start::Snapshot));
+    assert_eq!(mirror.handle_watch(later, Base::Resumed(Revision(3))), []);
+    assert_eq!(next_open(&mut mirror, later).0, Start::Snapshot);
 }
 
 /// Before the first snapshot a failure is a cause, and a permanent one a failed state that still recovers.
@@ -174,24 +180,6 @@ fn a_permanent_error_is_shown_and_tried_again_slowly() {
     assert!(later >= now + PAUSE_PERMANENT);
     mirror.handle_watch(later, snapshot(1, []));
     assert_eq!(*mirror.state(), State::Live(Revision(1)));
-}
-
-/// A store that turns out not to resume is asked for snapshots from then on.
-#[test]
-fn an_unsupported_resumption_is_not_asked_for_twice() {
-    let mut mirror = live(Instant::now());
-    let mut now = Instant::now();
-    for start in [Start::After(Revision(3)), Start::Snapshot, Start::Snapshot] {
-        mirror.handle_end(now, unavailable());
-        let asked;
-        (asked, now) = next_open(&mut mirror, now);
-        assert_eq!(asked, start);
-        if let Start::After(_) = start {
-            mirror.handle_end(now, Error::unsupported("resuming", "use snapshots"));
-            assert_eq!(mirror.poll(now), Step::Open(Start::Snapshot));
-        }
-        mirror.handle_watch(now, snapshot(3, []));
-    }
 }
 
 /// A healthy watch is compared with a fresh snapshot now and then, and stays live meanwhile.
@@ -220,12 +208,9 @@ fn flapping_watches_do_not_become_a_hot_loop() {
         let begun = Instant::now();
         let (mut mirror, mut now, mut opened) = (mirror(begun), begun, 0);
         while now < begun + Duration::from_secs(60) {
-            let (start, at) = next_open(&mut mirror, now);
+            let (_, at) = next_open(&mut mirror, now);
             (now, opened) = (at, opened + 1);
-            match start {
-                Start::Snapshot => drop(mirror.handle_watch(now, snapshot(3, []))),
-                Start::After(revision) => drop(mirror.handle_watch(now, Base::Resumed(revision))),
-            }
+            mirror.handle_watch(now, snapshot(3, []));
             mirror.handle_end(now, cause.clone());
         }
         assert!((40..=70).contains(&opened), "{opened} with {cause}");

@@ -72,6 +72,28 @@ impl Routes {
         }
     }
 
+    /// [`targets`](Self::targets), but as if only these were subscribed.
+    pub(super) fn targets_among(
+        &self,
+        subject: &Subject,
+        is_there: impl Fn(SubscriptionId) -> bool,
+        random: &mut dyn FnMut() -> u64,
+        targets: &mut Vec<SubscriptionId>,
+    ) {
+        let mut groups: BTreeMap<&QueueGroup, Vec<SubscriptionId>> = BTreeMap::new();
+        self.root.visit(Some(subject.as_str()), &mut |interest| {
+            targets.extend(interest.plain.iter().filter(|id| is_there(**id)));
+            for (name, members) in &interest.groups {
+                let members = members.iter().filter(|id| is_there(**id));
+                groups.entry(name).or_default().extend(members);
+            }
+        });
+        groups.retain(|_, members| !members.is_empty());
+        for (name, members) in &groups {
+            targets.push(draw(&[(name, members)], random));
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.root.is_empty()
     }

@@ -69,7 +69,7 @@ async fn a_cancel_is_told() {
     request.answers.items(&["one".into()], false, 0).unwrap();
     sink.reach(1).await;
     drop(inflow);
-    request.answers.closed().await;
+    request.answers.taker().gone().await;
     assert!(request.answers.is_closed());
     assert_eq!(request.answers.items(&["two".into()], false, 0).unwrap_err().code(), "cancelled");
     assert!(request.answers.room().await.is_err());
@@ -108,7 +108,7 @@ async fn a_cut_fails_every_stream() {
         assert_eq!((items.len(), error.unwrap().code()), (0, "stream_interrupted"));
     }
     for request in &requests {
-        request.answers.closed().await;
+        request.answers.taker().gone().await;
     }
     assert_eq!(near.link.closed().await, CloseReason::PeerClosed);
     assert_eq!(far.link.closed().await, CloseReason::Requested);
@@ -126,7 +126,7 @@ async fn answers_are_attached_to_a_call() {
     outflow.end(0).unwrap();
     assert_eq!(sink.end().await, (vec!["one".into(), "two".into()], None));
     let stray = near.link.attach(7, 9).unwrap();
-    stray.closed().await;
+    stray.taker().gone().await;
     near.link.drained().await;
     far.link.drained().await;
 }

@@ -13,9 +13,8 @@ enum Operation {
     Compact,
     /// The store's state is saved, to be restored.
     Save,
-    /// An older state, or none at all, takes the place of the store; its owner may be told.
+    /// An older state, or none at all, takes the place of the store.
     Restore {
-        told: bool,
         emptied: bool,
     },
     /// The next step is done; what it asks of the store succeeds or not.
@@ -47,7 +46,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         8 => write.prop_map(Operation::Write),
         1 => Just(Operation::Compact),
         1 => Just(Operation::Save),
-        1 => any::<(bool, bool)>().prop_map(|(told, emptied)| Operation::Restore { told, emptied }),
+        1 => any::<bool>().prop_map(|emptied| Operation::Restore { emptied }),
         8 => prop::option::weighted(0.2, 0..5_usize).prop_map(|fails| Operation::Step { fails }),
         8 => Just(Operation::Deliver),
         2 => Just(Operation::Merge),
@@ -151,13 +150,9 @@ impl World {
             Operation::Write(writes) => self.store.write(writes),
             Operation::Compact => self.store.compacted = self.store.revision,
             Operation::Save => self.saved = self.store.clone(),
-            Operation::Restore { told, emptied } => {
+            Operation::Restore { emptied } => {
                 self.store = if *emptied { Store::default() } else { self.saved.clone() };
                 self.honest = false;
-                if *told {
-                    self.cursor = None;
-                    self.mirror.handle_identity(self.now);
-                }
             }
             Operation::Step { fails: Some(NO_ANSWER) } => {
                 if let Step::Open(_) = self.mirror.poll(self.now) {
@@ -198,23 +193,14 @@ impl World {
         let step = self.mirror.poll(self.now);
         let Step::Open(start) = step else { return step };
         (self.cursor, self.last) = (None, None);
-        match (start, failure) {
-            (_, Some(error)) => self.mirror.handle_end(self.now, error),
-            (Start::Snapshot, None) => {
-                (self.cursor, self.honest) = (Some(self.store.revision), true);
-                let entries: Vec<_> = self.store.entries.values().cloned().collect();
-                let changes = self.mirror.handle_watch(self.now, snapshot(self.store.revision, entries));
-                self.tell(changes);
-            }
-            (Start::After(after), None)
-                if after.0 >= self.store.compacted && after.0 <= self.store.revision =>
-            {
-                self.cursor = Some(after.0);
-                assert_eq!(self.mirror.handle_watch(self.now, Base::Resumed(after)), []);
-            }
-            (Start::After(_), None) => {
-                self.mirror.handle_end(self.now, Error::compacted(Revision(self.store.compacted)));
-            }
+        assert_eq!(start, Start::Snapshot, "the store may have been put back since");
+        if let Some(error) = failure {
+            self.mirror.handle_end(self.now, error);
+        } else {
+            (self.cursor, self.honest) = (Some(self.store.revision), true);
+            let entries: Vec<_> = self.store.entries.values().cloned().collect();
+            let changes = self.mirror.handle_watch(self.now, snapshot(self.store.revision, entries));
+            self.tell(changes);
         }
         step
     }
