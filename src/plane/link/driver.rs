@@ -159,16 +159,14 @@ impl Driver {
         if let Some(reason) = streams.closing {
             return Err(reason);
         }
-        if streams.peer_gone && streams.open() == 0 {
-            if streams.gone_away.is_some() && streams.batch.is_empty() && !blocked {
-                return Err(CloseReason::Drained);
-            }
-            if streams.gone_away.is_none() {
-                drop(streams);
-                // The peer may now close the link: nothing of ours is on its way.
-                shared.go_away();
-                return Ok(false);
-            }
+        if streams.is_drained() && streams.batch.is_empty() && !blocked {
+            return Err(CloseReason::Drained);
+        }
+        if streams.peer_gone && streams.open() == 0 && streams.gone_away.is_none() {
+            drop(streams);
+            // The peer may now close the link: nothing of ours is on its way.
+            shared.go_away();
+            return Ok(false);
         }
         if streams.control_bytes > shared.local.limits.control_bytes_max {
             return Err(CloseReason::Unread);

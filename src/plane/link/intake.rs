@@ -180,8 +180,12 @@ impl Intake {
                 self.gone_away(streams, shared, last)?;
             }
             Kind::Close => {
-                let accused = self.body(head) == [ACCUSED];
-                return Err(if accused { CloseReason::Accused } else { CloseReason::PeerClosed });
+                return Err(match self.body(head) {
+                    [ACCUSED] => CloseReason::Accused,
+                    // The peer was the first to see that nothing is left.
+                    _ if streams.is_drained() => CloseReason::Drained,
+                    _ => CloseReason::PeerClosed,
+                });
             }
         }
         Ok(None)

@@ -148,6 +148,11 @@ impl Streams {
         self.own_open + self.peer_open
     }
 
+    /// Have both ends gone away, and is no stream open?
+    pub(super) fn is_drained(&self) -> bool {
+        self.peer_gone && self.gone_away.is_some() && self.open() == 0
+    }
+
     /// How many bytes went out before this point of the order in which things go out.
     pub(super) fn appended(&self) -> u64 {
         self.before + self.batch.bytes() as u64

@@ -7,6 +7,7 @@ use super::super::frame::{
     BODY_BYTES_MAX, CHUNK_BYTES, HEAD_BYTES, Head, Kind, LAST, MORE, OPEN_BYTES, Preamble,
 };
 use super::super::hello;
+use super::super::reason::Violation;
 use super::*;
 
 /// An end of a link that writes what it likes. It has dialled, so its streams are the odd ones.
