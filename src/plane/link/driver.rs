@@ -62,6 +62,8 @@ impl Driver {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        #[cfg(test)]
+        self.shared.polled();
         match self.step(cx) {
             Ok(()) => Poll::Pending,
             Err(reason) => {
@@ -97,12 +99,6 @@ impl Driver {
         if let Some(reason) = streams.closing {
             return Err(reason);
         }
-        if streams.dozing && streams.open() > 0 {
-            streams.dozing = false;
-            drop(streams);
-            self.heard = Instant::now();
-            self.sleep.as_mut().reset(self.heard + self.shared.local.limits.ping_after);
-        }
         Ok(())
     }
 
@@ -133,7 +129,7 @@ impl Driver {
                 self.partial = None;
             } else if self.intake.input.len() < before || self.partial.is_none() {
                 self.partial = Some(self.heard);
-                self.sleep_at_most_until(self.heard + self.shared.local.limits.frame_within);
+                self.sleep_at_most_until(self.heard + self.shared.local.limits.frame_within, cx);
             }
         }
         cx.waker().wake_by_ref();
@@ -163,21 +159,31 @@ impl Driver {
         if let Some(reason) = streams.closing {
             return Err(reason);
         }
-        if streams.peer_gone && streams.open() == 0 {
-            if streams.gone_away.is_some() && streams.batch.is_empty() && !blocked {
-                return Err(CloseReason::Drained);
-            }
-            if streams.gone_away.is_none() {
-                drop(streams);
-                // The peer may now close the link: nothing of ours is on its way.
-                shared.go_away();
-                return Ok(false);
-            }
+        if streams.is_drained() && streams.batch.is_empty() && !blocked {
+            return Err(CloseReason::Drained);
         }
-        if streams.gone_away.is_some() && streams.open() == 0 && self.emptied.is_none() {
-            let now = Instant::now();
-            self.emptied = Some(now);
-            self.sleep_at_most_until(now + shared.local.limits.pong_within);
+        if streams.peer_gone && streams.open() == 0 && streams.gone_away.is_none() {
+            drop(streams);
+            // The peer may now close the link: nothing of ours is on its way.
+            shared.go_away();
+            return Ok(false);
+        }
+        if streams.control_bytes > shared.local.limits.control_bytes_max {
+            return Err(CloseReason::Unread);
+        }
+        if streams.open() > 0 {
+            self.emptied = None;
+            if std::mem::take(&mut streams.dozing) {
+                self.heard = Instant::now();
+                self.sleep_at_most_until(self.heard + shared.local.limits.ping_after, cx);
+            }
+        } else {
+            shared.emptied.notify_waiters();
+            if streams.gone_away.is_some() && self.emptied.is_none() {
+                let now = Instant::now();
+                self.emptied = Some(now);
+                self.sleep_at_most_until(now + shared.local.limits.pong_within, cx);
+            }
         }
         if !streams.batch.is_empty() && !blocked {
             return Ok(false);
@@ -191,9 +197,11 @@ impl Driver {
         Ok(true)
     }
 
-    fn sleep_at_most_until(&mut self, until: Instant) {
+    fn sleep_at_most_until(&mut self, until: Instant, cx: &mut Context<'_>) {
         if until < self.sleep.deadline() {
             self.sleep.as_mut().reset(until);
+            // The clock is looked at anew, and with it asked to wake this task.
+            cx.waker().wake_by_ref();
         }
     }
 

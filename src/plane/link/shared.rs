@@ -50,6 +50,9 @@ pub(super) struct Shared {
     /// A stream ended after which there is none.
     pub(super) emptied: Notify,
     number: AtomicU64,
+    /// How often the link's task ran.
+    #[cfg(test)]
+    polls: AtomicU64,
 }
 
 /// The connection, and what is being written to it.
@@ -83,6 +86,8 @@ impl Shared {
             ended: Notify::new(),
             emptied: Notify::new(),
             number: AtomicU64::new(0),
+            #[cfg(test)]
+            polls: AtomicU64::new(0),
         });
         shared.number.store(shared.local.counters.opened(&shared), Ordering::Relaxed);
         shared
@@ -325,6 +330,16 @@ impl Shared {
         // Pending wakes nobody: then the task is woken, and asks again for itself.
         let mut cx = Context::from_waker(Waker::noop());
         matches!(wire.poll_drain(self, &mut cx), Poll::Ready(Ok(())))
+    }
+
+    #[cfg(test)]
+    pub(super) fn polled(&self) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
     }
 
     pub(super) fn received(&self, bytes: usize) {
