@@ -145,6 +145,12 @@ pub(crate) trait Sink: Debug + Send + Sync + 'static {
     /// answering end said last of its load. Called on the link's task: must return at once.
     fn deliver(&self, arrivals: &mut Vec<Arrival>, load: Option<u64>);
 
+    /// Is it known that nobody takes them any more? Asked once a stream that was [adopted](Host::adopt) is there, so
+    /// that whoever gave up before that is noticed.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// The time has come at which it wanted to be woken. Called on the link's task: must return at once.
     fn wake(&self) {}
 }

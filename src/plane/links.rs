@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use slipring_core::{ByteStream, Effect, Environment, EnvironmentExt, Error, Listener, Result, Task};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::link::{CloseReason, Host, Link, LinkLimits, Local, Peer, PlaneCounters};
@@ -103,8 +103,7 @@ impl Links {
     /// `Unavailable`, `Unauthorized`, `DeadlineExceeded`: it cannot be reached now. All with effect none. After
     /// a failure it is not dialled again for a while, and the same is said at once.
     pub(crate) async fn to(&self, peer: Peer, address: &str) -> Result<Link> {
-        let dialling = self.shared.dialling(peer.instance);
-        let mut dialling = dialling.lock().await;
+        let dialling = self.shared.dialling(peer.instance).lock_owned().await;
         if let Some(link) = self.ready(peer.instance).filter(Link::is_usable) {
             return Ok(link);
         }
@@ -117,31 +116,18 @@ impl Links {
                 Effect::None,
             ));
         }
-        match self.dial(peer, address).await {
-            Ok(link) => {
-                dialling.failed = None;
-                dialling.backoff.reset();
-                self.shared.line(peer.instance, |line| line.link = Some(link.clone()));
-                Ok(link)
-            }
-            Err(error) => {
-                dialling.failed = Some((Instant::now() + dialling.backoff.fail(), error.to_string()));
-                Err(error)
-            }
-        }
-    }
-
-    async fn dial(&self, peer: Peer, address: &str) -> Result<Link> {
-        let local = &self.shared.local;
-        let limit = self.plane.dial_timeout;
-        let dialling = async {
-            let stream = local.environment.connect(address).await?;
-            Link::dial(local.clone(), stream, peer).await
+        // Whoever wants it first may have less time than it takes: it is dialled to the end all the same, for those
+        // who come after, and so that no row of short deadlines dials without a pause.
+        let (tell, told) = oneshot::channel();
+        let attempt = Attempt { peer, address: address.to_owned(), within: self.plane.dial_timeout };
+        let (shared, environment) = (self.shared.clone(), self.shared.local.environment.clone());
+        let dial = async move {
+            let dialled = attempt.make(&shared, dialling).await;
+            // Those who gave up need not be told.
+            let _ = tell.send(dialled);
         };
-        match tokio::time::timeout(limit, dialling).await {
-            Ok(link) => link,
-            Err(_) => Err(Error::deadline_exceeded(format!("dialling {address}"), limit, Effect::None)),
-        }
+        environment.start("dial", dial).detach();
+        told.await.unwrap_or_else(|_| Err(Error::unavailable(address, "dialling was stopped", Effect::None)))
     }
 
     /// Says to every peer that no further requests are taken, waits until those under way are done, at most
@@ -207,6 +193,45 @@ impl Shared {
                 accepted.push(link);
             }
             Err(error) => tracing::debug!(from, %error, "a connection was not accepted"),
+        }
+    }
+}
+
+/// One time that a peer is dialled.
+struct Attempt {
+    peer: Peer,
+    address: String,
+    within: Duration,
+}
+
+impl Attempt {
+    /// Dials, and leaves what comes of it for those who want it later.
+    async fn make(&self, shared: &Shared, mut dialling: OwnedMutexGuard<Dialling>) -> Result<Link> {
+        let dialled = self.dial(&shared.local).await;
+        match &dialled {
+            Ok(link) => {
+                dialling.failed = None;
+                dialling.backoff.reset();
+                shared.line(self.peer.instance, |line| line.link = Some(link.clone()));
+            }
+            Err(error) => {
+                dialling.failed = Some((Instant::now() + dialling.backoff.fail(), error.to_string()));
+            }
+        }
+        dialled
+    }
+
+    async fn dial(&self, local: &Arc<Local>) -> Result<Link> {
+        let dialling = async {
+            let stream = local.environment.connect(&self.address).await?;
+            Link::dial(local.clone(), stream, self.peer).await
+        };
+        match tokio::time::timeout(self.within, dialling).await {
+            Ok(link) => link,
+            Err(_) => {
+                let what = format!("dialling {}", self.address);
+                Err(Error::deadline_exceeded(what, self.within, Effect::None))
+            }
         }
     }
 }

@@ -159,26 +159,44 @@ impl Worker {
         at_once: bool,
     ) -> std::result::Result<(), Box<Refused>> {
         let Inbound { metadata, payload, deadline, answers } = request;
-        let deadline = match self.admit(deadline) {
-            Ok(deadline) => deadline,
+        match self.admit(deadline) {
+            Ok(admission) => self.begin(admission, metadata, payload, answers, at_once),
             Err(error) => return Err(Box::new(Refused { answers, error })),
-        };
+        }
+        Ok(())
+    }
+
+    /// Admits a request: from now on its deadline runs, and a drain waits for it.
+    ///
+    /// # Errors
+    /// Why it is not admitted.
+    pub(crate) fn admit(self: &Arc<Self>, deadline: Option<Duration>) -> Result<Admission> {
+        let deadline = self.check(deadline)?;
+        Ok(Admission { admitted: Admitted { worker: self.clone() }, deadline, counted: self.stats.begin() })
+    }
+
+    /// Works on a request that this worker admitted: `at_once`, right here, if it is likely to be done soon.
+    pub(crate) fn begin(
+        &self,
+        Admission { admitted, deadline, counted }: Admission,
+        metadata: Metadata,
+        payload: Bytes,
+        answers: Answers,
+        at_once: bool,
+    ) {
         let context = Context::new(self.endpoint.clone(), self.platform.instance, deadline, metadata);
-        let admitted = Admitted { worker: self.clone() };
         let asker = answers.asker();
-        let mut work: BoxFuture<'static, ()> =
-            Box::pin(admitted.work(context, answers, payload, self.stats.begin()));
+        let mut work: BoxFuture<'static, ()> = Box::pin(admitted.work(context, answers, payload, counted));
         if at_once && self.pace.is_quick() && self.is_done_at_once(work.as_mut()) {
-            return Ok(());
+            return;
         }
         // In time: what its caller says about it comes behind it.
         asker.list();
         self.platform.environment.spawn("request", work).detach();
-        Ok(())
     }
 
     /// Checks whether a request is worked on, and returns when its caller stops waiting.
-    fn admit(&self, deadline: Option<Duration>) -> Result<Instant> {
+    fn check(&self, deadline: Option<Duration>) -> Result<Instant> {
         if self.refusing.load(Ordering::Acquire) {
             return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
         }
@@ -322,6 +340,13 @@ async fn stream(
         };
     }
     answers.end().await
+}
+
+/// A request that was admitted and is not worked on yet.
+pub(crate) struct Admission {
+    admitted: Admitted,
+    deadline: Instant,
+    counted: InFlight,
 }
 
 /// A request that was admitted. However it ends, its end is told.

@@ -446,23 +446,26 @@ impl Intake {
         let limits = &shared.local.limits;
         let window = super::hello::Allowance::of(limits).window_bytes;
         // Without the lock: the host has locks of its own.
-        let sink =
-            shared.local.host.adopt(call, token, super::flow::Inflow::new(shared.clone(), stream, window));
+        let inflow = super::flow::Inflow::new(shared.clone(), stream, window);
+        // It outlives the lock below: the last hold on it gives the stream up.
+        let sink = shared.local.host.adopt(call, token, inflow);
         let mut streams = shared.streams();
-        match sink.filter(|_| streams.peer_open <= limits.streams_max) {
-            Some(sink) => {
-                streams.take(stream, sink, window);
-                // The request did not go this way: it is known to have left.
-                if let Some(taking) = streams.taking.get_mut(stream) {
-                    taking.leaves_at = 0;
-                }
+        if let Some(sink) = sink.as_ref().filter(|_| streams.peer_open <= limits.streams_max) {
+            streams.take(stream, sink.clone(), window);
+            // The request did not go this way: it is known to have left.
+            if let Some(taking) = streams.taking.get_mut(stream) {
+                taking.leaves_at = 0;
             }
-            None => {
-                streams.peer_open -= 1;
-                streams.totals.cancels_sent += 1;
-                streams.control(Kind::Cancel, stream, &[]);
+            // Whoever gave it up before it was there could not say so.
+            if !sink.is_over() {
+                return;
             }
+            streams.stop_taking(stream);
+        } else {
+            streams.peer_open -= 1;
         }
+        streams.totals.cancels_sent += 1;
+        streams.control(Kind::Cancel, stream, &[]);
     }
 }
 

@@ -163,12 +163,7 @@ impl Shared {
     /// Begins to deliver the answers of a call of the peer.
     pub(super) fn attach(self: &Arc<Self>, call: u64, token: u64) -> Result<Outflow> {
         let mut streams = self.streams();
-        if streams.peer_gone {
-            return Err(self.draining());
-        }
-        if let Some(reason) = streams.closing {
-            return Err(self.gone(reason));
-        }
+        self.check_usable(&streams)?;
         if streams.own_open >= self.theirs.streams as usize {
             return Err(self.crowded_error("streams"));
         }

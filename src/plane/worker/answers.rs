@@ -23,12 +23,12 @@ pub(crate) struct LinkAnswers {
     outflow: Outflow,
     stats: Arc<EndpointStats>,
     /// The request itself, if it came over the broker.
-    _job: Option<BrokerAnswers>,
+    request: Option<BrokerAnswers>,
 }
 
 impl LinkAnswers {
-    pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, job: Option<BrokerAnswers>) -> Self {
-        Self { outflow, stats, _job: job }
+    pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, request: Option<BrokerAnswers>) -> Self {
+        Self { outflow, stats, request }
     }
 
     fn items(&self, items: &[Bytes], last: bool) -> Result<()> {
@@ -114,7 +114,10 @@ impl Answers {
     pub(super) fn asker(&self) -> Asker {
         match self {
             Self::Broker(answers) => Asker::Broker(answers.job().clone()),
-            Self::Link(answers) => Asker::Link(answers.outflow.taker()),
+            Self::Link(answers) => {
+                let job = answers.request.as_ref().map(|request| request.job().clone());
+                Asker::Link(answers.outflow.taker(), job)
+            }
             Self::Local(call) => Asker::Local(call.clone()),
         }
     }
@@ -123,7 +126,8 @@ impl Answers {
 /// Who asked: to find out whether anybody still waits.
 pub(crate) enum Asker {
     Broker(Arc<Job>),
-    Link(Taker),
+    /// Over a connection; with the request itself, if that came over the broker.
+    Link(Taker, Option<Arc<Job>>),
     Local(Arc<LocalCall>),
 }
 
@@ -131,9 +135,10 @@ impl Asker {
     /// The request gets a task of its own: from now on its caller may ask after it.
     pub(super) fn list(&self) {
         match self {
-            Self::Broker(job) => job.list(),
-            // A connection says by itself what becomes of it.
-            Self::Link(_) | Self::Local(_) => {}
+            // Until the connection has reached the caller, it asks over the broker.
+            Self::Broker(job) | Self::Link(_, Some(job)) => job.list(),
+            // What brought the request says by itself what becomes of it.
+            Self::Link(_, None) | Self::Local(_) => {}
         }
     }
 
@@ -141,7 +146,7 @@ impl Asker {
     pub(super) fn is_gone(&self) -> bool {
         match self {
             Self::Broker(job) => job.is_cancelled(),
-            Self::Link(taker) => taker.is_gone(),
+            Self::Link(taker, _) => taker.is_gone(),
             Self::Local(call) => call.is_given_up(),
         }
     }
@@ -150,7 +155,7 @@ impl Asker {
     pub(super) async fn gone(&self, name: &str, silence_max: std::time::Duration) -> String {
         match self {
             Self::Broker(job) => return job.gone(name, silence_max).await,
-            Self::Link(taker) => taker.gone().await,
+            Self::Link(taker, _) => taker.gone().await,
             Self::Local(call) => call.given_up().await,
         }
         name.to_owned()
