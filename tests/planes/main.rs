@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is no node of a simulation")]
 
 mod cases;
+mod faults;
 mod ground;
 mod pipes;
 
