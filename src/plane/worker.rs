@@ -38,6 +38,10 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(1);
 /// A deadline too far to be told is as good as a year.
 const DEADLINE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// A request's task is no larger: what exceeds a kilobyte is given and taken back slowly by the usual allocators, and
+/// with thousands of requests under way it adds up.
+const WORK_BYTES_MAX: usize = 1024;
+
 /// How many requests an endpoint works on, and how many may wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -159,16 +163,19 @@ impl Worker {
         at_once: bool,
     ) -> std::result::Result<(), Box<Refused>> {
         let Inbound { metadata, payload, deadline, answers } = request;
-        let deadline = match self.admit(deadline) {
+        let now = Instant::now();
+        let deadline = match self.admit(now, deadline) {
             Ok(deadline) => deadline,
             Err(error) => return Err(Box::new(Refused { answers, error })),
         };
         let context = Context::new(self.endpoint.clone(), self.platform.instance, deadline, metadata);
         let admitted = Admitted { worker: self.clone() };
-        let asker = answers.asker();
-        let mut work: BoxFuture<'static, ()> =
-            Box::pin(admitted.work(context, answers, payload, self.stats.begin()));
-        if at_once && self.pace.is_quick() && self.is_done_at_once(work.as_mut()) {
+        let at_once = at_once && self.pace.is_quick();
+        let (asker, counted) = (answers.asker(), self.stats.begin_at(now));
+        let work = admitted.work(context, answers, payload, counted, at_once.then_some(now));
+        debug_assert!(size_of_val(&work) <= WORK_BYTES_MAX, "a request's task has {}", size_of_val(&work));
+        let mut work: BoxFuture<'static, ()> = Box::pin(work);
+        if at_once && self.is_done_at_once(work.as_mut()) {
             return Ok(());
         }
         // In time: what its caller says about it comes behind it.
@@ -178,11 +185,10 @@ impl Worker {
     }
 
     /// Checks whether a request is worked on, and returns when its caller stops waiting.
-    fn admit(&self, deadline: Option<Duration>) -> Result<Instant> {
+    fn admit(&self, now: Instant, deadline: Option<Duration>) -> Result<Instant> {
         if self.refusing.load(Ordering::Acquire) {
             return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
         }
-        let now = Instant::now();
         let fenced = self.platform.settings.lease_policy == LeasePolicy::Fence;
         let asked = fenced || self.platform.observed;
         let tenure = asked.then(|| self.lease.tenure(now, &*self.platform.environment)).flatten();
@@ -220,33 +226,38 @@ impl Worker {
     }
 
     /// Works on an answer until it is given, or until nobody can be waiting for it any more.
-    async fn in_time(
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    fn in_time(
         &self,
         asker: &Asker,
+        began: Option<Instant>,
         deadline: Instant,
-        mut answering: Pin<&mut impl Future<Output = std::thread::Result<Result<()>>>>,
-    ) -> Result<()> {
-        let mut end = Poll::Pending;
-        let began = Instant::now();
-        // Many answers are given at once: those need neither a timer nor the room for one.
-        if !self.abandon.is_cancelled() && !asker.is_gone() && began < deadline {
-            end = poll!(&mut answering);
-        }
-        match end {
-            Poll::Ready(_) => self.pace.answered(began.elapsed()),
-            Poll::Pending => self.pace.paused(),
-        }
-        let end = match end {
-            Poll::Ready(end) => end,
-            Poll::Pending => {
-                let given_up = Box::pin(self.given_up(asker, began, deadline));
-                match select(given_up, answering).await {
-                    Either::Left((error, _)) => return Err(error),
-                    Either::Right((end, _)) => end,
-                }
+        mut answering: Pin<&mut (impl Future<Output = std::thread::Result<Result<()>>> + Send)>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            let mut end = Poll::Pending;
+            // In a task of its own it begins when the task does.
+            let began = began.unwrap_or_else(Instant::now);
+            // Many answers are given at once: those need neither a timer nor the room for one.
+            if !self.abandon.is_cancelled() && !asker.is_gone() && began < deadline {
+                end = poll!(&mut answering);
             }
-        };
-        end.unwrap_or_else(|panic| Err(panicked(&*panic)))
+            match end {
+                Poll::Ready(_) => self.pace.answered(began.elapsed()),
+                Poll::Pending => self.pace.paused(),
+            }
+            let end = match end {
+                Poll::Ready(end) => end,
+                Poll::Pending => {
+                    let given_up = Box::pin(self.given_up(asker, began, deadline));
+                    match select(given_up, answering).await {
+                        Either::Left((error, _)) => return Err(error),
+                        Either::Right((end, _)) => end,
+                    }
+                }
+            };
+            end.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        }
     }
 
     /// Resolves when the endpoint waits no longer, or nobody can be waiting any more.
@@ -264,11 +275,19 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, answers: &mut Answers, payload: Bytes, context: Context) -> Result<()> {
-        let _permit = self.permit().await?;
-        match self.handler.handle(self.codec, payload, context).await? {
-            Output::One(bytes) => answers.only(bytes).await,
-            Output::Many(items) => Box::pin(stream(answers, items, self.batch_bytes_max())).await,
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    fn answer(
+        &self,
+        answers: &mut Answers,
+        payload: Bytes,
+        context: Context,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            let _permit = self.permit().await?;
+            match self.handler.handle(self.codec, payload, context).await? {
+                Output::One(bytes) => answers.only(bytes).await,
+                Output::Many(items) => Box::pin(stream(answers, items, self.batch_bytes_max())).await,
+            }
         }
     }
 
@@ -339,6 +358,7 @@ impl Admitted {
         mut answers: Answers,
         payload: Bytes,
         counted: InFlight,
+        began: Option<Instant>,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let worker = &*self.worker;
@@ -346,6 +366,7 @@ impl Admitted {
             let outcome = worker
                 .in_time(
                     &asker,
+                    began,
                     deadline,
                     pin!(
                         AssertUnwindSafe(worker.answer(&mut answers, payload, context.clone()))

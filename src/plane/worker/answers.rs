@@ -44,13 +44,16 @@ impl LinkAnswers {
 
 impl Answers {
     /// Sends the one item of a unary answer.
-    pub(super) async fn only(&mut self, item: Bytes) -> Result<()> {
-        match self {
-            Self::Broker(answers) => answers.only(item).await,
-            Self::Link(answers) => answers.items(&[item], true),
-            Self::Local(call) => {
-                call.items(std::iter::once(item), true);
-                Ok(())
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    pub(super) fn only(&mut self, item: Bytes) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            match self {
+                Self::Broker(answers) => answers.only(item).await,
+                Self::Link(answers) => answers.items(&[item], true),
+                Self::Local(call) => {
+                    call.items(std::iter::once(item), true);
+                    Ok(())
+                }
             }
         }
     }
