@@ -2,6 +2,7 @@
 
 pub(crate) mod caller;
 mod desk;
+mod handshake;
 mod home;
 pub(crate) mod incoming;
 mod kind;
@@ -14,9 +15,11 @@ pub(crate) mod local;
 mod queue;
 pub(crate) mod server;
 mod tcp;
+mod tls;
 pub(crate) mod wire;
 pub(crate) mod worker;
 
 pub(crate) use self::desk::{Desk, Homes};
 pub use self::kind::Plane;
 pub use self::tcp::TcpPlane;
+pub use self::tls::TcpTls;

@@ -4,6 +4,8 @@
 //! [`Sink`] for the answers; whoever answers has an [`Outflow`]. In call-home the request came another way, and
 //! the answering end attaches a stream to the call.
 //!
+//! TLS, where it is spoken, lies below all of this: what follows is what travels inside of it.
+//!
 //! # The handshake
 //! The magic `slipring` and the version, here 1, begin every connection. Numbers are little-endian.
 //!
@@ -76,6 +78,7 @@ use slipring_core::{ByteStream, Environment, EnvironmentExt, Error, Headers, Res
 pub(crate) use self::counters::{LinkSnapshot, PlaneCounters};
 use self::driver::Driver;
 pub(crate) use self::flow::{Inflow, Outflow, Taker};
+pub(crate) use self::hello::Refusal;
 pub(crate) use self::limits::LinkLimits;
 pub(crate) use self::reason::CloseReason;
 use self::shared::Shared;

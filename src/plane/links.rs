@@ -11,6 +11,7 @@ use slipring_core::{ByteStream, Effect, Environment, EnvironmentExt, Error, List
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::handshake::Handshake;
 use super::link::{CloseReason, Host, Link, LinkLimits, Local, Peer, PlaneCounters};
 use super::tcp::TcpPlane;
 use crate::backoff::Backoff;
@@ -29,7 +30,7 @@ pub(crate) struct Links {
 }
 
 struct Shared {
-    local: Arc<Local>,
+    handshake: Handshake,
     /// To each peer that is, or was, called.
     lines: Mutex<BTreeMap<u64, Arc<Line>>>,
     /// From each peer that dialled. A peer may have dialled again before its old connection was noticed to be
@@ -67,8 +68,8 @@ impl Links {
         let (secret, counters) = (plane.secret.clone(), Arc::new(PlaneCounters::default()));
         let local =
             Local { environment: environment.clone(), instance, epoch, limits, secret, host, counters };
-        let shared =
-            Arc::new(Shared { local: Arc::new(local), lines: Mutex::default(), accepted: Mutex::default() });
+        let handshake = Handshake::new(Arc::new(local), &plane)?;
+        let shared = Arc::new(Shared { handshake, lines: Mutex::default(), accepted: Mutex::default() });
         let (mut advertised, mut listening) = (None, None);
         if let Some(address) = &plane.listen {
             let listener = environment.listen(address).await?;
@@ -89,7 +90,7 @@ impl Links {
     }
 
     pub(crate) fn counters(&self) -> &Arc<PlaneCounters> {
-        &self.shared.local.counters
+        &self.shared.local().counters
     }
 
     /// The connection to a peer, if there is one that takes requests.
@@ -135,13 +136,8 @@ impl Links {
     }
 
     async fn dial(&self, peer: Peer, address: &str) -> Result<Link> {
-        let local = &self.shared.local;
         let limit = self.plane.dial_timeout;
-        let dialling = async {
-            let stream = local.environment.connect(address).await?;
-            Link::dial(local.clone(), stream, peer).await
-        };
-        match tokio::time::timeout(limit, dialling).await {
+        match tokio::time::timeout(limit, self.shared.handshake.dial(peer, address)).await {
             Ok(link) => link,
             Err(_) => Err(Error::deadline_exceeded(format!("dialling {address}"), limit, Effect::None)),
         }
@@ -175,6 +171,10 @@ impl Drop for Links {
 }
 
 impl Shared {
+    fn local(&self) -> &Arc<Local> {
+        self.handshake.local()
+    }
+
     fn line(&self, peer: u64) -> Option<Arc<Line>> {
         lock(&self.lines).get(&peer).cloned()
     }
@@ -186,7 +186,7 @@ impl Shared {
         }
         // Peers come and go; what is left of those that went is cleared away when somebody comes.
         lines.retain(|_, line| Arc::strong_count(line) > 1 || line.is_of_use());
-        let backoff = Backoff::new(self.local.environment.random("dial backoff"));
+        let backoff = Backoff::new(self.local().environment.random("dial backoff"));
         let line = Arc::new(Line {
             link: Mutex::default(),
             dialling: tokio::sync::Mutex::new(Dialling { backoff, failed: None }),
@@ -203,14 +203,11 @@ impl Shared {
 
     /// A peer dialled.
     async fn welcome(&self, stream: Box<dyn ByteStream>, from: String) {
-        match Link::accept(self.local.clone(), stream).await {
-            Ok(link) => {
-                let mut accepted = lock(&self.accepted);
-                accepted.retain(|link| !link.is_closed());
-                accepted.push(link);
-            }
-            Err(error) => tracing::debug!(from, %error, "a connection was not accepted"),
-        }
+        // Whoever is refused is counted and told of there.
+        let Ok(link) = self.handshake.accept(stream, &from).await else { return };
+        let mut accepted = lock(&self.accepted);
+        accepted.retain(|link| !link.is_closed());
+        accepted.push(link);
     }
 }
 
@@ -239,7 +236,7 @@ async fn listen(shared: Weak<Shared>, mut listener: Box<dyn Listener>) {
         match listener.accept().await {
             Ok((stream, from)) => {
                 let Some(shared) = shared.upgrade() else { return };
-                let environment = shared.local.environment.clone();
+                let environment = shared.local().environment.clone();
                 let welcome = async move {
                     let _permit = permit;
                     shared.welcome(stream, from).await;
