@@ -71,6 +71,9 @@ pub use self::event::{Event, EventStream, Events};
 pub use self::lifecycle::{LeaseState, Lifecycle, Outcome, PhaseReport, StopReport};
 pub use self::observed::Observer;
 pub use self::plane::local::LocalPlane;
+pub use self::plane::report::{
+    ConnectionReport, ConnectionTotals, EndpointTraffic, PlaneTraffic, PlanesReport,
+};
 pub use self::plane::{Plane, TcpPlane, TcpTls};
 pub use self::registry::{Instance, InstanceChange, Instances, Registry, WatchState};
 pub use self::runtime::{DistributedRuntime, RuntimeBuilder};

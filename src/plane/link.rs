@@ -75,13 +75,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipring_core::{ByteStream, Environment, EnvironmentExt, Error, Headers, Result, Secret, Task};
 
-pub(crate) use self::counters::{LinkSnapshot, PlaneCounters};
+pub(crate) use self::counters::PlaneCounters;
 use self::driver::Driver;
 pub(crate) use self::flow::{Inflow, Outflow, Taker};
 pub(crate) use self::hello::Refusal;
 pub(crate) use self::limits::LinkLimits;
 pub(crate) use self::reason::CloseReason;
 use self::shared::Shared;
+use super::report::ConnectionReport;
 
 /// Who this end is, what it offers and what it allows. One for a runtime, shared by all its links.
 pub(crate) struct Local {
@@ -181,14 +182,10 @@ impl Link {
     }
 
     fn start(shared: Arc<Shared>) -> Self {
+        tracing::debug!(peer = shared.peer_name(), epoch = shared.peer.epoch, "connected");
         let driver = Driver::new(shared.clone());
         let task = shared.local.environment.start("link", driver.run());
         Self { held: Arc::new(Held { shared, task: Some(task) }) }
-    }
-
-    /// Who is at the other end.
-    pub(crate) fn peer(&self) -> Peer {
-        self.held.shared.peer
     }
 
     /// Sends a request.
@@ -261,9 +258,14 @@ impl Link {
         }
     }
 
-    /// What it does now, and what it did.
-    pub(crate) fn snapshot(&self) -> LinkSnapshot {
+    /// What it does now, and what it did; where the peer is, and how it is protected, it does not know.
+    pub(crate) fn snapshot(&self) -> ConnectionReport {
         self.held.shared.snapshot()
+    }
+
+    /// It was the so many-th of its runtime.
+    pub(crate) fn number(&self) -> u64 {
+        self.held.shared.number()
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::handshake::Handshake;
 use super::link::{CloseReason, Host, Link, LinkLimits, Local, Peer, PlaneCounters};
+use super::report::{ConnectionReport, PlanesReport};
 use super::tcp::TcpPlane;
 use crate::backoff::Backoff;
 
@@ -35,12 +36,25 @@ struct Shared {
     lines: Mutex<BTreeMap<u64, Arc<Line>>>,
     /// From each peer that dialled. A peer may have dialled again before its old connection was noticed to be
     /// dead.
-    accepted: Mutex<Vec<Link>>,
+    accepted: Mutex<Vec<Connection>>,
+}
+
+/// A link, and where its other end is.
+#[derive(Clone)]
+struct Connection {
+    link: Link,
+    address: Arc<str>,
+}
+
+impl Connection {
+    fn report(&self, is_encrypted: bool) -> ConnectionReport {
+        ConnectionReport { address: self.address.to_string(), is_encrypted, ..self.link.snapshot() }
+    }
 }
 
 /// The way to one peer.
 struct Line {
-    link: Mutex<Option<Link>>,
+    connection: Mutex<Option<Connection>>,
     /// One dials at a time; the others wait for what comes of it.
     dialling: tokio::sync::Mutex<Dialling>,
 }
@@ -89,10 +103,6 @@ impl Links {
         self.plane.call_home
     }
 
-    pub(crate) fn counters(&self) -> &Arc<PlaneCounters> {
-        &self.shared.local().counters
-    }
-
     /// The connection to a peer, if there is one that takes requests.
     pub(crate) fn ready(&self, peer: u64) -> Option<Link> {
         self.shared.line(peer)?.usable()
@@ -125,7 +135,7 @@ impl Links {
             Ok(link) => {
                 dialling.failed = None;
                 dialling.backoff.reset();
-                *lock(&line.link) = Some(link.clone());
+                *lock(&line.connection) = Some(Connection { link: link.clone(), address: address.into() });
                 Ok(link)
             }
             Err(error) => {
@@ -137,36 +147,49 @@ impl Links {
 
     async fn dial(&self, peer: Peer, address: &str) -> Result<Link> {
         let limit = self.plane.dial_timeout;
-        match tokio::time::timeout(limit, self.shared.handshake.dial(peer, address)).await {
+        let counters = &self.shared.local().counters;
+        counters.dialling();
+        let dialled = match tokio::time::timeout(limit, self.shared.handshake.dial(peer, address)).await {
             Ok(link) => link,
             Err(_) => Err(Error::deadline_exceeded(format!("dialling {address}"), limit, Effect::None)),
+        };
+        if let Err(error) = &dialled {
+            counters.dialling_failed(error.code());
+            // Calls go on to another plane, if there is one, and say nothing.
+            tracing::warn!(peer = format_args!("{:x}", peer.instance), address, %error, "dialling failed");
         }
+        dialled
     }
 
     /// Says to every peer that no further requests are taken, waits until those under way are done, at most
     /// `grace`, and closes. Returns how many connections had streams under way then.
     pub(crate) async fn close(&self, grace: Duration) -> usize {
-        let links = self.shared.all();
+        let links: Vec<_> = self.shared.all().into_iter().map(|connection| connection.link).collect();
         links.iter().for_each(Link::go_away);
+        let until = Instant::now() + grace;
         let drained = join_all(links.iter().map(Link::drained));
-        let late = tokio::time::timeout(grace, drained).await.is_err();
+        let late = tokio::time::timeout_at(until, drained).await.is_err();
         let busy =
             if late { links.iter().filter(|link| link.snapshot().streams_open > 0).count() } else { 0 };
         links.iter().for_each(|link| link.close(CloseReason::Requested));
+        // Each says goodbye first, as far as there is time.
+        let _ = tokio::time::timeout_at(until, join_all(links.iter().map(Link::closed))).await;
         busy
     }
 
-    /// All that are open.
-    pub(crate) fn open(&self) -> Vec<Link> {
-        let mut links = self.shared.all();
-        links.retain(|link| !link.is_closed());
-        links
+    /// What the connections do now, and did.
+    pub(crate) fn report(&self) -> PlanesReport {
+        let mut all = self.shared.all();
+        all.retain(|connection| !connection.link.is_closed());
+        all.sort_by_key(|connection| connection.link.number());
+        let connections = all.iter().map(|connection| connection.report(self.plane.tls.is_some()));
+        PlanesReport { connections: connections.collect(), ..self.shared.local().counters.snapshot() }
     }
 }
 
 impl Drop for Links {
     fn drop(&mut self) {
-        self.shared.all().iter().for_each(|link| link.close(CloseReason::Requested));
+        self.shared.all().iter().for_each(|connection| connection.link.close(CloseReason::Requested));
     }
 }
 
@@ -188,16 +211,16 @@ impl Shared {
         lines.retain(|_, line| Arc::strong_count(line) > 1 || line.is_of_use());
         let backoff = Backoff::new(self.local().environment.random("dial backoff"));
         let line = Arc::new(Line {
-            link: Mutex::default(),
+            connection: Mutex::default(),
             dialling: tokio::sync::Mutex::new(Dialling { backoff, failed: None }),
         });
         lines.insert(peer, line.clone());
         line
     }
 
-    fn all(&self) -> Vec<Link> {
+    fn all(&self) -> Vec<Connection> {
         let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
-        let dialled = lines.iter().filter_map(|line| lock(&line.link).clone());
+        let dialled = lines.iter().filter_map(|line| lock(&line.connection).clone());
         dialled.chain(lock(&self.accepted).iter().cloned()).collect()
     }
 
@@ -206,19 +229,20 @@ impl Shared {
         // Whoever is refused is counted and told of there.
         let Ok(link) = self.handshake.accept(stream, &from).await else { return };
         let mut accepted = lock(&self.accepted);
-        accepted.retain(|link| !link.is_closed());
-        accepted.push(link);
+        accepted.retain(|connection| !connection.link.is_closed());
+        accepted.push(Connection { link, address: from.into() });
     }
 }
 
 impl Line {
     fn usable(&self) -> Option<Link> {
-        lock(&self.link).as_ref().filter(|link| link.is_usable()).cloned()
+        let connection = lock(&self.connection);
+        connection.as_ref().map(|connection| &connection.link).filter(|link| link.is_usable()).cloned()
     }
 
     /// Is there a connection, or a failure that is not to be forgotten yet?
     fn is_of_use(&self) -> bool {
-        if lock(&self.link).as_ref().is_some_and(|link| !link.is_closed()) {
+        if lock(&self.connection).as_ref().is_some_and(|connection| !connection.link.is_closed()) {
             return true;
         }
         match self.dialling.try_lock() {

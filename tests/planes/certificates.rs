@@ -14,8 +14,8 @@ pub(crate) struct Authority {
 impl Authority {
     /// One of this name: `ca.pem`, with `ca.key`.
     pub(crate) fn new(name: &str) -> Self {
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("slipring-planes-{}-{number}", std::process::id()));
+        let number = SystemEnvironment.random("directory");
+        let directory = std::env::temp_dir().join(format!("slipring-planes-{number:x}"));
         std::fs::create_dir_all(&directory).unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([]).unwrap();

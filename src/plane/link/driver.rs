@@ -35,6 +35,8 @@ pub(super) struct Driver {
     partial: Option<Instant>,
     /// When the last stream ended after this end had gone away.
     emptied: Option<Instant>,
+    /// This end went away because no stream had been open for long.
+    idle: bool,
     /// Others had their turn; now it is written.
     yielded: bool,
 }
@@ -52,6 +54,7 @@ impl Driver {
             pinged: None,
             partial: None,
             emptied: None,
+            idle: false,
             yielded: false,
         }
     }
@@ -165,7 +168,7 @@ impl Driver {
         }
         if streams.peer_gone && streams.open() == 0 {
             if streams.gone_away.is_some() && streams.batch.is_empty() && !blocked {
-                return Err(CloseReason::Drained);
+                return Err(self.drained());
             }
             if streams.gone_away.is_none() {
                 drop(streams);
@@ -220,7 +223,7 @@ impl Driver {
             next = next.min(due(now, since + limits.pong_within, CloseReason::Silent)?);
         }
         if let Some(since) = self.emptied.filter(|_| !open) {
-            next = next.min(due(now, since + limits.pong_within, CloseReason::Drained)?);
+            next = next.min(due(now, since + limits.pong_within, self.drained())?);
         }
         if open {
             self.busy = now;
@@ -241,8 +244,13 @@ impl Driver {
         if now < idle_at {
             return Ok(next.min(idle_at));
         }
+        self.idle = true;
         self.shared.go_away();
         Ok(next)
+    }
+
+    fn drained(&self) -> CloseReason {
+        if self.idle { CloseReason::Idle } else { CloseReason::Drained }
     }
 
     /// Pings the peer if it is time to; returns when to look again.

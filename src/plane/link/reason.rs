@@ -7,6 +7,8 @@ pub(crate) enum CloseReason {
     Requested,
     /// Both ends have gone away, and no stream is open.
     Drained,
+    /// The same, because no stream had been open for long.
+    Idle,
     /// The peer ended the connection between two frames.
     PeerClosed,
     /// The connection broke.
@@ -62,6 +64,7 @@ impl CloseReason {
         match self {
             Self::Requested => "requested",
             Self::Drained => "drained",
+            Self::Idle => "idle",
             Self::PeerClosed => "peer_closed",
             Self::Cut => "cut",
             Self::Truncated => "truncated",
@@ -76,7 +79,7 @@ impl CloseReason {
 
     /// Is it a fault of somebody, worth a warning?
     pub(super) fn is_fault(self) -> bool {
-        !matches!(self, Self::Requested | Self::Drained | Self::PeerClosed | Self::Abandoned)
+        !matches!(self, Self::Requested | Self::Drained | Self::Idle | Self::PeerClosed | Self::Abandoned)
     }
 }
 
@@ -127,6 +130,7 @@ impl fmt::Display for CloseReason {
         let text = match self {
             Self::Requested => "it was closed at this end",
             Self::Drained => "both ends have gone away",
+            Self::Idle => "it was idle",
             Self::PeerClosed => "the peer closed it",
             Self::Cut => "the connection broke",
             Self::Truncated => "the connection ended inside of a frame",

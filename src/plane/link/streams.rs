@@ -12,12 +12,12 @@ use tokio::sync::Notify;
 
 use super::Sink;
 use super::batch::Batch;
-use super::counters::Totals;
 use super::frame::{CHUNK_BYTES, HEAD_BYTES, ITEM_COST_BYTES, Kind, LAST, MORE};
 use super::hello::Allowance;
 use super::outbound::{Bodies, Body, What, write_items};
 use super::reason::{CloseReason, Violation};
 use super::table::Table;
+use crate::plane::report::ConnectionTotals;
 
 /// A batch takes chunks until it has so many bytes.
 const FILL_BYTES: usize = 256 * 1024;
@@ -61,7 +61,7 @@ pub(super) struct Streams {
     pub(super) dozing: bool,
     /// How many streams the last read was about.
     pub(super) recent: usize,
-    pub(super) totals: Totals,
+    pub(super) totals: ConnectionTotals,
     theirs: Allowance,
 }
 
@@ -173,7 +173,7 @@ impl Streams {
             waker: None,
             dozing: false,
             recent: 0,
-            totals: Totals::default(),
+            totals: ConnectionTotals::default(),
             theirs,
         }
     }
@@ -373,6 +373,7 @@ impl Streams {
                         ended = true;
                     }
                     Some(Pending::Fail(body)) => {
+                        self.totals.failures_sent += 1;
                         self.batch.head(Kind::Fail, 0, stream, body.len());
                         self.batch.payload(body);
                         ended = true;
