@@ -27,9 +27,9 @@
 //! |---|---|---|---|
 //! | 1 open | 1 more | deadline in µs 8, payload length 4, target length 2, headers length 4, target, headers (each: length 2, name, length 2, value), payload unless more follows | asking end |
 //! | 2 attach | | call 8, token 8 | answering end |
-//! | 3 item | 1 more, 2 last | load 4, the item; or with more: load 4, length 4 | answering end |
-//! | 4 items | 2 last | load 4, count 4, lengths 4 each, the items | answering end |
-//! | 5 data | | a chunk of a payload or item that was announced with more; 64 KiB, the last one less | both |
+//! | 3 item | 1 more, 2 last | load 4, number of the item from 0 4, the item; or with more: its length 4 | answering end |
+//! | 4 items | 2 last | load 4, number of the first 4, count 4, lengths 4 each, the items | answering end |
+//! | 5 data | | offset 4, and from there a chunk of a payload or item that was announced with more: 64 KiB, the last one less | both |
 //! | 6 end | | load 4, count of all items 8 | answering end |
 //! | 7 fail | | load 4, the error in JSON | answering end |
 //! | 8 reset | | | answering end |
@@ -50,6 +50,7 @@
 //! of 128 KiB alive each. Per stream at most a window and one message wait; messages in chunks are
 //! bounded for the link as a whole.
 
+mod assembly;
 mod batch;
 mod counters;
 mod driver;
@@ -63,6 +64,7 @@ mod reason;
 mod shared;
 mod streams;
 mod table;
+mod targets;
 #[cfg(test)]
 mod tests;
 

@@ -65,6 +65,8 @@ impl Driver {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        #[cfg(test)]
+        self.shared.polled();
         match self.step(cx) {
             Ok(()) => Poll::Pending,
             Err(reason) => {
@@ -100,12 +102,6 @@ impl Driver {
         if let Some(reason) = streams.closing {
             return Err(reason);
         }
-        if streams.dozing && streams.open() > 0 {
-            streams.dozing = false;
-            drop(streams);
-            self.heard = Instant::now();
-            self.sleep.as_mut().reset(self.heard + self.shared.local.limits.ping_after);
-        }
         Ok(())
     }
 
@@ -136,7 +132,7 @@ impl Driver {
                 self.partial = None;
             } else if self.intake.input.len() < before || self.partial.is_none() {
                 self.partial = Some(self.heard);
-                self.sleep_at_most_until(self.heard + self.shared.local.limits.frame_within);
+                self.sleep_at_most_until(self.heard + self.shared.local.limits.frame_within, cx);
             }
         }
         cx.waker().wake_by_ref();
@@ -166,21 +162,31 @@ impl Driver {
         if let Some(reason) = streams.closing {
             return Err(reason);
         }
-        if streams.peer_gone && streams.open() == 0 {
-            if streams.gone_away.is_some() && streams.batch.is_empty() && !blocked {
-                return Err(self.drained());
-            }
-            if streams.gone_away.is_none() {
-                drop(streams);
-                // The peer may now close the link: nothing of ours is on its way.
-                shared.go_away();
-                return Ok(false);
-            }
+        if streams.is_drained() && streams.batch.is_empty() && !blocked {
+            return Err(CloseReason::Drained);
         }
-        if streams.gone_away.is_some() && streams.open() == 0 && self.emptied.is_none() {
-            let now = Instant::now();
-            self.emptied = Some(now);
-            self.sleep_at_most_until(now + shared.local.limits.pong_within);
+        if streams.peer_gone && streams.open() == 0 && streams.gone_away.is_none() {
+            drop(streams);
+            // The peer may now close the link: nothing of ours is on its way.
+            shared.go_away();
+            return Ok(false);
+        }
+        if streams.control_bytes > shared.local.limits.control_bytes_max {
+            return Err(CloseReason::Unread);
+        }
+        if streams.open() > 0 {
+            self.emptied = None;
+            if std::mem::take(&mut streams.dozing) {
+                self.heard = Instant::now();
+                self.sleep_at_most_until(self.heard + shared.local.limits.ping_after, cx);
+            }
+        } else {
+            shared.emptied.notify_waiters();
+            if streams.gone_away.is_some() && self.emptied.is_none() {
+                let now = Instant::now();
+                self.emptied = Some(now);
+                self.sleep_at_most_until(now + shared.local.limits.pong_within, cx);
+            }
         }
         if !streams.batch.is_empty() && !blocked {
             return Ok(false);
@@ -194,9 +200,11 @@ impl Driver {
         Ok(true)
     }
 
-    fn sleep_at_most_until(&mut self, until: Instant) {
+    fn sleep_at_most_until(&mut self, until: Instant, cx: &mut Context<'_>) {
         if until < self.sleep.deadline() {
             self.sleep.as_mut().reset(until);
+            // The clock is looked at anew, and with it asked to wake this task.
+            cx.waker().wake_by_ref();
         }
     }
 
@@ -223,7 +231,7 @@ impl Driver {
             next = next.min(due(now, since + limits.pong_within, CloseReason::Silent)?);
         }
         if let Some(since) = self.emptied.filter(|_| !open) {
-            next = next.min(due(now, since + limits.pong_within, self.drained())?);
+            next = next.min(due(now, since + limits.pong_within, CloseReason::Drained)?);
         }
         if open {
             self.busy = now;
@@ -249,10 +257,6 @@ impl Driver {
         Ok(next)
     }
 
-    fn drained(&self) -> CloseReason {
-        if self.idle { CloseReason::Idle } else { CloseReason::Drained }
-    }
-
     /// Pings the peer if it is time to; returns when to look again.
     fn ping_if_due(&mut self, now: Instant, at: Instant) -> Instant {
         if now < at {
@@ -270,6 +274,8 @@ impl Driver {
 
     /// Says why, as far as that is possible, and lets the connection go.
     fn part(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
+        let idle = self.idle && reason == CloseReason::Drained;
+        let reason = if idle { CloseReason::Idle } else { reason };
         let mut streams = self.shared.streams();
         streams.closing.get_or_insert(reason);
         let code = match reason {

@@ -76,9 +76,9 @@ impl Kind {
         match self {
             Self::Open => (MORE, OPEN_BYTES, BODY_BYTES_MAX),
             Self::Attach => (0, 16, 16),
-            Self::Item => (MORE | LAST, 4, BODY_BYTES_MAX),
-            Self::Items => (LAST, 12, BODY_BYTES_MAX),
-            Self::Data => (0, 1, CHUNK_BYTES),
+            Self::Item => (MORE | LAST, 8, BODY_BYTES_MAX),
+            Self::Items => (LAST, 16, BODY_BYTES_MAX),
+            Self::Data => (0, 5, 4 + CHUNK_BYTES),
             Self::End => (0, 12, 12),
             Self::Fail => (0, 4, BODY_BYTES_MAX),
             Self::Reset | Self::Cancel => (0, 0, 0),

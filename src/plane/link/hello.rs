@@ -328,7 +328,7 @@ impl Allowance {
     pub(super) fn of(limits: &LinkLimits) -> Self {
         let clamp = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Self {
-            window_bytes: clamp(limits.stream_window_bytes),
+            window_bytes: clamp(limits.stream_window_bytes).max(1),
             streams: clamp(limits.streams_max),
             message_bytes: clamp(limits.message_bytes_max),
             assembling_bytes: limits.assembling_bytes_max as u64,

@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use slipring_core::{Effect, Error};
 
+use super::assembly::{Added, Assembly, ItemAssembly, Opening};
 use super::flow::{Outflow, failure};
 use super::frame::{HEAD_BYTES, Head, Kind, LAST, MORE, Preamble, Reader};
 use super::reason::{CloseReason, Violation};
 use super::shared::Shared;
-use super::streams::{Added, Assembly, ItemAssembly, Opening, Streams, Taking, cost};
+use super::streams::{Streams, Taking, cost};
+use super::targets::Targets;
 use super::{Arrival, Inbound, Sink};
 use crate::plane::wire::decode_failure;
 
@@ -131,10 +133,11 @@ impl Intake {
             Kind::End => {
                 let mut body = Reader(self.body(head));
                 let (load, count) = (body.u32()?, body.u64()?);
-                let Some(taking) = self.ended(streams, stream)? else { return Ok(None) };
-                if count != taking.items {
+                // Before it is removed: what was broken has to be told.
+                if streams.taking.get_mut(stream).is_some_and(|taking| taking.items != count) {
                     return Err(Violation::Count.into());
                 }
+                let Some(taking) = self.ended(streams, stream)? else { return Ok(None) };
                 self.last_arrival(taking, Arrival::End { count }, Some(load));
             }
             Kind::Fail => {
@@ -178,8 +181,12 @@ impl Intake {
                 self.gone_away(streams, shared, last)?;
             }
             Kind::Close => {
-                let accused = self.body(head) == [ACCUSED];
-                return Err(if accused { CloseReason::Accused } else { CloseReason::PeerClosed });
+                return Err(match self.body(head) {
+                    [ACCUSED] => CloseReason::Accused,
+                    // The peer was the first to see that nothing is left.
+                    _ if streams.is_drained() => CloseReason::Drained,
+                    _ => CloseReason::PeerClosed,
+                });
             }
         }
         Ok(None)
@@ -257,7 +264,7 @@ impl Intake {
 
     fn item(&mut self, streams: &mut Streams, shared: &Arc<Shared>, head: Head) -> Result<(), CloseReason> {
         let mut body = Reader(self.body(head));
-        let load = body.u32()?;
+        let (load, number) = (body.u32()?, body.u32()?);
         let last = head.flags & LAST != 0;
         let chunked = head.flags & MORE != 0;
         let bytes = if chunked { body.u32()? as usize } else { body.0.len() };
@@ -270,6 +277,7 @@ impl Intake {
         let Some(taking) = streams.taking.get_mut(head.stream) else {
             return Ok(streams.check_late(head.stream)?);
         };
+        check_next(taking, number)?;
         charge(taking, bytes)?;
         if chunked {
             let assembly = Assembly::new(bytes);
@@ -277,7 +285,7 @@ impl Intake {
             return Ok(());
         }
         streams.totals.items_received += 1;
-        let payload = self.take_body(head, 4);
+        let payload = self.take_body(head, 8);
         let item = Arrival::Item { payload, last };
         self.arrive(streams, head.stream, [item], last, load.into());
         Ok(())
@@ -285,7 +293,7 @@ impl Intake {
 
     fn items(&mut self, streams: &mut Streams, head: Head) -> Result<(), CloseReason> {
         let mut body = Reader(self.body(head));
-        let (load, count) = (body.u32()?, body.u32()? as usize);
+        let (load, number, count) = (body.u32()?, body.u32()?, body.u32()? as usize);
         let lengths = body.take(count.checked_mul(4).ok_or(Violation::Malformed)?)?;
         let lengths = || lengths.chunks_exact(4).map(|l| u32::from_le_bytes([l[0], l[1], l[2], l[3]]));
         let sum: u64 = lengths().map(u64::from).sum();
@@ -295,11 +303,12 @@ impl Intake {
         let Some(taking) = streams.taking.get_mut(head.stream) else {
             return Ok(streams.check_late(head.stream)?);
         };
+        check_next(taking, number)?;
         for length in lengths() {
             charge(taking, length as usize)?;
         }
         streams.totals.items_received += count as u64;
-        let mut bodies = self.take_body(head, 8);
+        let mut bodies = self.take_body(head, 12);
         let mut lengths = bodies.split_to(4 * count);
         let last = head.flags & LAST != 0;
         let items = (1..=count).map(|at| {
@@ -362,10 +371,11 @@ impl Intake {
 
     fn data(&mut self, streams: &mut Streams, shared: &Arc<Shared>, head: Head) -> Result<(), CloseReason> {
         let stream = head.stream;
-        let chunk = &self.input[HEAD_BYTES..HEAD_BYTES + head.length];
+        let mut body = Reader(&self.input[HEAD_BYTES..HEAD_BYTES + head.length]);
+        let (offset, chunk) = (body.u32()?, body.0);
         let max = shared.local.limits.assembling_bytes_max;
         if let Some(opening) = streams.opening.get_mut(&stream) {
-            match opening.assembly.add(chunk, &mut streams.assembling_bytes, max)? {
+            match opening.assembly.add(offset, chunk, &mut streams.assembling_bytes, max)? {
                 Added::More => {}
                 Added::Whole(payload) => {
                     let opening = streams.opening.remove(&stream).expect("it was just there");
@@ -390,7 +400,7 @@ impl Intake {
         };
         let Some(item) = &mut taking.assembly else { return Err(Violation::Chunk.into()) };
         let (last, load) = (item.last, item.load);
-        match item.assembly.add(chunk, &mut streams.assembling_bytes, max)? {
+        match item.assembly.add(offset, chunk, &mut streams.assembling_bytes, max)? {
             Added::More => {}
             Added::Whole(payload) => {
                 taking.assembly = None;
@@ -467,6 +477,11 @@ fn number(streams: &mut Streams, stream: u64) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Items are numbered from 0: what is missing, or comes again, is noticed.
+fn check_next(taking: &Taking, number: u32) -> Result<(), Violation> {
+    if number == taking.items as u32 { Ok(()) } else { Err(Violation::Count) }
+}
+
 /// An item uses credit up. One may always go while there is some, however long it is.
 fn charge(taking: &mut Taking, bytes: usize) -> Result<(), Violation> {
     if taking.assembly.is_some() {
@@ -478,38 +493,4 @@ fn charge(taking: &mut Taking, bytes: usize) -> Result<(), Violation> {
     taking.credit -= cost(bytes);
     taking.items += 1;
     Ok(())
-}
-
-/// Targets that came lately: requests have few different ones, and share them.
-#[derive(Debug, Default)]
-struct Targets {
-    lately: Vec<Arc<str>>,
-    /// The one that came last, and the one to be replaced next.
-    last: usize,
-    oldest: usize,
-}
-
-impl Targets {
-    /// So many are kept.
-    const KEPT_MAX: usize = 16;
-
-    fn shared(&mut self, target: &str) -> Arc<str> {
-        if let Some(last) = self.lately.get(self.last).filter(|last| ***last == *target) {
-            return last.clone();
-        }
-        if let Some(at) = self.lately.iter().position(|kept| **kept == *target) {
-            self.last = at;
-            return self.lately[at].clone();
-        }
-        let target: Arc<str> = target.into();
-        if self.lately.len() < Self::KEPT_MAX {
-            self.last = self.lately.len();
-            self.lately.push(target.clone());
-        } else {
-            self.last = self.oldest;
-            self.lately[self.oldest] = target.clone();
-            self.oldest = (self.oldest + 1) % Self::KEPT_MAX;
-        }
-        target
-    }
 }

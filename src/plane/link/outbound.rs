@@ -25,7 +25,7 @@ pub(super) enum What {
     /// The payload of a request, whose head is out already.
     Request,
     /// An item, whose head goes out when its first turn comes.
-    Item { last: bool, load: u64, begun: bool },
+    Item { last: bool, load: u32, begun: bool },
 }
 
 /// The messages that travel in chunks, taking turns, so that none of them holds up another.
@@ -89,24 +89,36 @@ impl Bodies {
 }
 
 /// Writes items of one stream that need no chunks, as few frames as they fit in.
-pub(super) fn write_items(out: &mut Batch, stream: u64, load: u32, items: &[Bytes], last: bool) {
+/// `sent` is how many were sent before, and then how many with these.
+pub(super) fn write_items(
+    out: &mut Batch,
+    stream: u64,
+    load: u32,
+    sent: &mut u64,
+    items: &[Bytes],
+    last: bool,
+) {
     let mut rest = items;
     while let Some((first, others)) = rest.split_first() {
         let count = 1 + if first.len() < ALONE_BYTES { fitting(first.len(), others) } else { 0 };
         let (frame, after) = rest.split_at(count);
         rest = after;
         let flags = if last && rest.is_empty() { LAST } else { 0 };
+        let number = (*sent as u32).to_le_bytes();
+        *sent += count as u64;
         match frame {
             [item] => {
                 debug_assert!(item.len() <= CHUNK_BYTES);
-                out.head(Kind::Item, flags, stream, 4 + item.len());
+                out.head(Kind::Item, flags, stream, 8 + item.len());
                 out.part(&load.to_le_bytes());
+                out.part(&number);
                 out.payload(item.clone());
             }
             _ => {
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
-                out.head(Kind::Items, flags, stream, 8 + 4 * frame.len() + bytes);
+                out.head(Kind::Items, flags, stream, 12 + 4 * frame.len() + bytes);
                 out.part(&load.to_le_bytes());
+                out.part(&number);
                 out.part(&(frame.len() as u32).to_le_bytes());
                 frame.iter().for_each(|item| out.part(&(item.len() as u32).to_le_bytes()));
                 frame.iter().for_each(|item| out.part(item));
@@ -117,7 +129,7 @@ pub(super) fn write_items(out: &mut Batch, stream: u64, load: u32, items: &[Byte
 
 /// How many more items fit into the frame of one.
 fn fitting(first: usize, others: &[Bytes]) -> usize {
-    let mut bytes = 8 + 4 + first;
+    let mut bytes = 12 + 4 + first;
     let fits = |item: &&Bytes| {
         bytes += 4 + item.len();
         item.len() < ALONE_BYTES && bytes <= BODY_BYTES_MAX

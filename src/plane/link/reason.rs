@@ -54,7 +54,7 @@ pub(crate) enum Violation {
     TooMuchCredit,
     /// A chunk that belongs to no message, or a message amid the chunks of another.
     Chunk,
-    /// The end of a stream with another number of items than came.
+    /// Items that are not the next ones of their stream, or its end with another number of items than came.
     Count,
 }
 
@@ -114,7 +114,7 @@ impl Violation {
             Self::NoCredit => "an item without credit",
             Self::TooMuchCredit => "credit beyond the window",
             Self::Chunk => "a chunk out of place",
-            Self::Count => "an end with the wrong number of items",
+            Self::Count => "items that are missing or come again",
         }
     }
 }

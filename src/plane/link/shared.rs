@@ -26,6 +26,10 @@ use crate::plane::report::{ConnectionReport, ConnectionTotals};
 /// With so few streams, whoever has something to say writes it itself, if nobody else does.
 const DIRECT_STREAMS_MAX: usize = 2;
 
+/// So much is not kept back for company: whoever added the last of it writes all, so that the other end begins
+/// while this one goes on.
+const FLUSH_BYTES: usize = 4 * 1024;
+
 /// What the handles of a link and its task share.
 pub(super) struct Shared {
     pub(super) local: Arc<Local>,
@@ -46,6 +50,9 @@ pub(super) struct Shared {
     /// A stream ended after which there is none.
     pub(super) emptied: Notify,
     number: AtomicU64,
+    /// How often the link's task ran.
+    #[cfg(test)]
+    polls: AtomicU64,
 }
 
 /// The connection, and what is being written to it.
@@ -79,6 +86,8 @@ impl Shared {
             ended: Notify::new(),
             emptied: Notify::new(),
             number: AtomicU64::new(0),
+            #[cfg(test)]
+            polls: AtomicU64::new(0),
         });
         shared.number.store(shared.local.counters.opened(&shared), Ordering::Relaxed);
         shared
@@ -270,7 +279,14 @@ impl Shared {
         if streams.open() == 0 {
             self.emptied.notify_waiters();
         }
-        if streams.awake || streams.closed {
+        if streams.closed {
+            return;
+        }
+        if streams.awake {
+            if streams.batch.bytes() >= FLUSH_BYTES {
+                drop(streams);
+                self.write_early();
+            }
             return;
         }
         let quiet = streams.recent <= DIRECT_STREAMS_MAX && streams.open() <= DIRECT_STREAMS_MAX;
@@ -293,6 +309,23 @@ impl Shared {
         }
     }
 
+    /// Writes what there is, though the link's own task is about to; unless somebody does, or waits for the
+    /// connection to take more.
+    fn write_early(&self) {
+        let Ok(mut wire) = self.wire.try_lock() else { return };
+        if !wire.batch.is_empty() {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        if wire.poll_drain(self, &mut cx).is_pending() {
+            drop(wire);
+            let waker = self.streams().waker.clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
     /// Writes what there is, on the task of whoever appended it; false if the link's own task has to go on.
     fn write_here(&self) -> bool {
         let mut wire = match self.wire.try_lock() {
@@ -303,6 +336,16 @@ impl Shared {
         // Pending wakes nobody: then the task is woken, and asks again for itself.
         let mut cx = Context::from_waker(Waker::noop());
         matches!(wire.poll_drain(self, &mut cx), Poll::Ready(Ok(())))
+    }
+
+    #[cfg(test)]
+    pub(super) fn polled(&self) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn polls(&self) -> u64 {
+        self.polls.load(Ordering::Relaxed)
     }
 
     pub(super) fn received(&self, bytes: usize) {

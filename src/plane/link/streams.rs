@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use slipring_core::Headers;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::Sink;
+use super::assembly::{ItemAssembly, Opening};
 use super::batch::Batch;
 use super::frame::{CHUNK_BYTES, HEAD_BYTES, ITEM_COST_BYTES, Kind, LAST, MORE};
 use super::hello::Allowance;
@@ -86,7 +85,8 @@ pub(super) struct Answering {
     pub(super) stream: Arc<AnswerState>,
     /// What may still be sent.
     pub(super) credit: i64,
-    items: u64,
+    /// How many items were sent.
+    sent: u64,
     /// What has to wait for credit, or for a chunked item before it.
     pending: VecDeque<Pending>,
     /// An item of it travels in chunks.
@@ -112,41 +112,6 @@ enum Pending {
     Item { payload: Bytes, last: bool, load: u32 },
     End { load: u32 },
     Fail(Bytes),
-}
-
-/// A request whose payload arrives in chunks.
-#[derive(Debug)]
-pub(super) struct Opening {
-    pub(super) target: Arc<str>,
-    pub(super) deadline: Duration,
-    pub(super) headers: Headers,
-    pub(super) assembly: Assembly,
-}
-
-/// An item that arrives in chunks.
-#[derive(Debug)]
-pub(super) struct ItemAssembly {
-    pub(super) last: bool,
-    pub(super) load: u64,
-    pub(super) assembly: Assembly,
-}
-
-/// A message that arrives in chunks.
-#[derive(Debug)]
-pub(super) struct Assembly {
-    total: usize,
-    data: BytesMut,
-}
-
-/// What a chunk did to its message.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Added {
-    /// There is more to come.
-    More,
-    /// It is whole.
-    Whole(Bytes),
-    /// There is no room for it.
-    Refused,
 }
 
 impl Streams {
@@ -181,6 +146,11 @@ impl Streams {
     /// How many streams are open.
     pub(super) fn open(&self) -> usize {
         self.own_open + self.peer_open
+    }
+
+    /// Have both ends gone away, and is no stream open?
+    pub(super) fn is_drained(&self) -> bool {
+        self.peer_gone && self.gone_away.is_some() && self.open() == 0
     }
 
     /// How many bytes went out before this point of the order in which things go out.
@@ -252,9 +222,9 @@ impl Streams {
         let credit = i64::from(self.theirs.window_bytes);
         let room = AtomicBool::new(credit > 0);
         let state = Arc::new(AnswerState { number: stream, room, ..AnswerState::default() });
-        let (items, chunked) = (0, false);
+        let (sent, chunked) = (0, false);
         let pending = VecDeque::new();
-        self.answering.insert(stream, Answering { stream: state.clone(), credit, items, pending, chunked });
+        self.answering.insert(stream, Answering { stream: state.clone(), credit, sent, pending, chunked });
         state
     }
 
@@ -268,7 +238,6 @@ impl Streams {
     /// Sends items, as far as there is credit; the others wait for it.
     pub(super) fn items(&mut self, stream: u64, items: &[Bytes], last: bool, load: u32) {
         let Some(answering) = self.answering.get_mut(stream) else { return };
-        answering.items += items.len() as u64;
         self.totals.items_sent += items.len() as u64;
         let mut now = 0;
         if answering.pending.is_empty() && !answering.chunked {
@@ -281,7 +250,7 @@ impl Streams {
             }
         }
         let (now, later) = items.split_at(now);
-        write_items(&mut self.batch, stream, load, now, last && later.is_empty());
+        write_items(&mut self.batch, stream, load, &mut answering.sent, now, last && later.is_empty());
         if later.is_empty() {
             if last {
                 self.stop_answering(stream);
@@ -350,7 +319,7 @@ impl Streams {
                 answering.pending.pop_front();
             }
             if !group.is_empty() {
-                write_items(&mut self.batch, stream, said, &group, ended);
+                write_items(&mut self.batch, stream, said, &mut answering.sent, &group, ended);
             } else if matches!(answering.pending.front(), Some(Pending::Item { .. }) if answering.credit <= 0)
             {
                 self.totals.credit_stalls += 1;
@@ -361,13 +330,13 @@ impl Streams {
                     Some(Pending::Item { payload, last, load }) => {
                         answering.credit -= cost(payload.len());
                         answering.chunked = true;
-                        let what = What::Item { last, load: u64::from(load), begun: false };
+                        let what = What::Item { last, load, begun: false };
                         self.bodies.push(Body { stream, what, rest: payload });
                     }
                     Some(Pending::End { load }) => {
                         let mut body = [0; 12];
                         body[..4].copy_from_slice(&load.to_le_bytes());
-                        body[4..].copy_from_slice(&answering.items.to_le_bytes());
+                        body[4..].copy_from_slice(&answering.sent.to_le_bytes());
                         self.batch.head(Kind::End, 0, stream, body.len());
                         self.batch.part(&body);
                         ended = true;
@@ -417,14 +386,20 @@ impl Streams {
             self.bodies.over(bytes);
             return;
         }
-        if let What::Item { last, load, begun: false } = what {
-            self.batch.head(Kind::Item, MORE | if last { LAST } else { 0 }, stream, 8);
-            self.batch.part(&(load as u32).to_le_bytes());
+        if let What::Item { last, load, begun: false } = what
+            && let Some(answering) = self.answering.get_mut(stream)
+        {
+            self.batch.head(Kind::Item, MORE | if last { LAST } else { 0 }, stream, 12);
+            self.batch.part(&load.to_le_bytes());
+            self.batch.part(&(answering.sent as u32).to_le_bytes());
             self.batch.part(&(bytes as u32).to_le_bytes());
+            answering.sent += 1;
             body.what = What::Item { last, load, begun: true };
         }
+        let offset = (bytes - body.rest.len()) as u32;
         let chunk = body.rest.split_to(body.rest.len().min(CHUNK_BYTES));
-        self.batch.head(Kind::Data, 0, stream, chunk.len());
+        self.batch.head(Kind::Data, 0, stream, 4 + chunk.len());
+        self.batch.part(&offset.to_le_bytes());
         self.batch.payload(chunk);
         if !body.rest.is_empty() {
             self.bodies.again(body, bytes);
@@ -468,46 +443,4 @@ impl AnswerState {
 /// What an item costs.
 pub(super) fn cost(bytes: usize) -> i64 {
     (bytes + ITEM_COST_BYTES) as i64
-}
-
-impl Assembly {
-    /// Room that is made at first, and at least each time after.
-    const STEP_BYTES: usize = 256 * 1024;
-
-    pub(super) fn new(total: usize) -> Self {
-        Self { total, data: BytesMut::new() }
-    }
-
-    /// What it counts for: nothing until its first chunk is there.
-    fn charged(&self) -> usize {
-        if self.data.is_empty() { 0 } else { self.total }
-    }
-
-    /// Adds a chunk. `assembling` is what all together count for, which may be at most `max`.
-    pub(super) fn add(
-        &mut self,
-        chunk: &[u8],
-        assembling: &mut usize,
-        max: usize,
-    ) -> Result<Added, Violation> {
-        if self.data.is_empty() {
-            if assembling.saturating_add(self.total) > max {
-                return Ok(Added::Refused);
-            }
-            *assembling += self.total;
-        }
-        let left = self.total - self.data.len();
-        if chunk.len() > left {
-            return Err(Violation::Chunk);
-        }
-        if self.data.capacity() - self.data.len() < chunk.len() {
-            self.data.reserve(left.min(self.data.len().max(Self::STEP_BYTES)).max(chunk.len()));
-        }
-        self.data.extend_from_slice(chunk);
-        if chunk.len() < left {
-            return Ok(Added::More);
-        }
-        *assembling -= self.total;
-        Ok(Added::Whole(std::mem::take(&mut self.data).freeze()))
-    }
 }

@@ -1,5 +1,9 @@
 //! Links between two ends in one process.
 
+mod flow;
+mod handshake;
+mod hostile;
+mod life;
 mod streams;
 
 use std::collections::BTreeMap;
