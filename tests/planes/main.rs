@@ -8,6 +8,8 @@ mod cases;
 mod certificates;
 mod ground;
 mod pipes;
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Every case on one ground, a test each.
 macro_rules! suite {
