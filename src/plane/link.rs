@@ -184,7 +184,7 @@ impl Link {
     }
 
     fn start(shared: Arc<Shared>) -> Self {
-        tracing::debug!(peer = shared.peer_name(), epoch = shared.peer.epoch, "connected");
+        tracing::debug!(peer = shared.peer_name(), epoch = shared.peer.epoch, "a link was opened");
         let driver = Driver::new(shared.clone());
         let task = shared.local.environment.start("link", driver.run());
         Self { held: Arc::new(Held { shared, task: Some(task) }) }

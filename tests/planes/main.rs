@@ -8,6 +8,7 @@ mod cases;
 mod certificates;
 mod ground;
 mod pipes;
+mod report;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -36,6 +37,7 @@ macro_rules! suite {
                 what_travels_along_arrives
                 too_many_requests_are_refused
                 a_worker_that_goes_away_interrupts_the_stream
+                what_travels_is_reported
             }
         }
     };

@@ -10,6 +10,7 @@ use slipring::{
 };
 use slipring_core::Listener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 
 use crate::certificates::Authority;
@@ -221,10 +222,10 @@ async fn a_record_that_is_wrong_about_tls_is_noticed() {
     for answer in [&b"slipring"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
         let door = environment.listen("127.0.0.1:0").await.unwrap();
         let worker = dummy(&*door, &shown);
-        let heard = listen_once(door, answer);
+        let mut heard = listen(door, answer);
         let meeting = Meeting::of(worker, dialling(Some(trusted.clone())), &[Plane::Tcp]).await;
         meeting.fails("unavailable", "it does not speak TLS", "tls_missing", None).await;
-        let heard = heard.await.unwrap();
+        let heard = heard.recv().await.unwrap();
         assert_eq!(heard[0], 0x16, "no handshake of TLS: {heard:x?}");
         assert!(!heard.windows(8).any(|bytes| bytes == b"slipring\x01"), "it said hello in the clear");
     }
@@ -250,18 +251,24 @@ fn dummy(door: &dyn Listener, tls: &TcpTls) -> TcpPlane {
     listening(Some(tls.clone())).with_advertise(door.local_address())
 }
 
-/// What the first who comes says; it is answered like this.
-fn listen_once(mut door: Box<dyn Listener>, answer: &'static [u8]) -> tokio::task::JoinHandle<Vec<u8>> {
+/// What those who come say, all of them, once one has come; each is answered like this.
+fn listen(mut door: Box<dyn Listener>, answer: &'static [u8]) -> mpsc::UnboundedReceiver<Vec<u8>> {
+    let (sender, all) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let (mut stream, _) = door.accept().await.unwrap();
-        let mut heard = vec![0; 4096];
-        let length = stream.read(&mut heard).await.unwrap();
-        heard.truncate(length);
-        stream.write_all(answer).await.unwrap();
-        // Until the other end has read it.
-        let _ = stream.read_to_end(&mut heard).await;
-        heard
-    })
+        loop {
+            let (mut stream, _) = door.accept().await.unwrap();
+            let mut heard = vec![0; 4096];
+            let length = stream.read(&mut heard).await.unwrap();
+            heard.truncate(length);
+            stream.write_all(answer).await.unwrap();
+            // Until the other end has read it.
+            let _ = stream.read_to_end(&mut heard).await;
+            if sender.send(heard).is_err() {
+                return;
+            }
+        }
+    });
+    all
 }
 
 /// Where a runtime is dialled, as its records say.

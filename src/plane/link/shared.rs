@@ -399,9 +399,9 @@ impl Shared {
         self.local.counters.closed(self.number(), reason, &totals);
         let peer = self.peer_name();
         if reason.is_fault() {
-            tracing::warn!(peer, reason = reason.code(), interrupted, "disconnected: {reason}");
+            tracing::warn!(peer, reason = reason.code(), interrupted, "a link was closed: {reason}");
         } else {
-            tracing::debug!(peer, reason = reason.code(), interrupted, "disconnected: {reason}");
+            tracing::debug!(peer, reason = reason.code(), interrupted, "a link was closed: {reason}");
         }
     }
 
