@@ -183,7 +183,11 @@ impl Links {
         all.retain(|connection| !connection.link.is_closed());
         all.sort_by_key(|connection| connection.link.number());
         let connections = all.iter().map(|connection| connection.report(self.plane.tls.is_some()));
-        PlanesReport { connections: connections.collect(), ..self.shared.local().counters.snapshot() }
+        PlanesReport {
+            advertised: self.advertised.clone(),
+            connections: connections.collect(),
+            ..self.shared.local().counters.snapshot()
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use super::Plane;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlanesReport {
+    /// What others dial, as the records of its endpoints say, if it listens.
+    pub advertised: Option<String>,
     /// The connections that are open, the oldest first.
     pub connections: Vec<ConnectionReport>,
     /// How many were ever opened, whichever end dialled.

@@ -1,15 +1,16 @@
 //! Who is let in over TLS, who is not, and what is said then.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rcgen::date_time_ymd;
 use slipring::{
     Client, Context, DistributedRuntime, Effect, Environment, Error, MemoryWorld, Plane, PlanesReport,
     Result, Serving, SystemEnvironment, TcpPlane, TcpTls,
 };
-use slipring_core::Listener;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use slipring_core::{BoxFuture, ByteStream, Listener, Task, async_trait};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, split};
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 
@@ -29,10 +30,20 @@ struct Meeting {
 
 impl Meeting {
     async fn of(worker: TcpPlane, caller: TcpPlane, planes: &[Plane]) -> Self {
+        Self::between(worker, caller, planes, SystemEnvironment::new()).await
+    }
+
+    /// The same, with a caller in this environment.
+    async fn between(
+        worker: TcpPlane,
+        caller: TcpPlane,
+        planes: &[Plane],
+        environment: impl Environment,
+    ) -> Self {
         let world = MemoryWorld::new();
-        let build =
-            async |plane| DistributedRuntime::builder().memory(&world).tcp(plane).build().await.unwrap();
-        let (worker, caller) = (build(worker).await, build(caller).await);
+        let builder = || DistributedRuntime::builder().memory(&world);
+        let worker = builder().tcp(worker).build().await.unwrap();
+        let caller = builder().tcp(caller).environment(environment).build().await.unwrap();
         let who = async |(): (), context: Context| Ok(context.instance());
         let _serving = worker.endpoint("a/b/c").unwrap().serve_unary(who).await.unwrap();
         let client: Client<(), u64> = caller.endpoint("a/b/c").unwrap().client().await.unwrap();
@@ -232,7 +243,7 @@ async fn a_record_that_is_wrong_about_tls_is_noticed() {
     // The same, by a listener that closes without a word: one of ours, without TLS.
     let plain = DistributedRuntime::builder().memory(&MemoryWorld::new()).tcp(listening(None));
     let plain = plain.build().await.unwrap();
-    let address = address_of(&plain).await;
+    let address = plain.planes().advertised.unwrap();
     let worker = listening(Some(shown.clone())).with_advertise(address);
     let meeting = Meeting::of(worker, dialling(Some(trusted)), &[Plane::Tcp]).await;
     meeting.fails("unavailable", "cut in the TLS handshake", "tls_cut", None).await;
@@ -240,7 +251,7 @@ async fn a_record_that_is_wrong_about_tls_is_noticed() {
     // And it listens with TLS where the record says that none is spoken.
     let secured = DistributedRuntime::builder().memory(&MemoryWorld::new()).tcp(listening(Some(shown)));
     let secured = secured.build().await.unwrap();
-    let address = address_of(&secured).await.replace("tls://", "");
+    let address = secured.planes().advertised.unwrap().replace("tls://", "");
     let meeting = Meeting::of(listening(None).with_advertise(address), dialling(None), &[Plane::Tcp]).await;
     meeting.fails("unavailable", "it speaks TLS, and this end was not told to", "tls_wanted", None).await;
     eventually("the listener counts it", || refused(&secured.planes(), "tls_missing")).await;
@@ -269,17 +280,6 @@ fn listen(mut door: Box<dyn Listener>, answer: &'static [u8]) -> mpsc::Unbounded
         }
     });
     all
-}
-
-/// Where a runtime is dialled, as its records say.
-async fn address_of(runtime: &DistributedRuntime) -> String {
-    let endpoint = runtime.endpoint("a/b/where").unwrap();
-    let serving = endpoint.serve_unary(async |(): (), _: Context| Ok(())).await.unwrap();
-    let client = endpoint.client::<(), ()>().await.unwrap();
-    client.wait_for_instances(1, Duration::from_secs(10)).await.unwrap();
-    let address = client.instances().all()[0].record().transport["tcp"].clone();
-    serving.stop().await;
-    address
 }
 
 /// Whoever connects and says nothing, or half a handshake, is let go within the time of a handshake: TLS and the
@@ -320,8 +320,8 @@ async fn a_handshake_that_does_not_go_on_ends_in_time() {
 /// TLS as a caller would begin it.
 async fn shake(
     ours: &Authority,
-    stream: Box<dyn slipring_core::ByteStream>,
-) -> tokio_rustls::client::TlsStream<Box<dyn slipring_core::ByteStream>> {
+    stream: Box<dyn ByteStream>,
+) -> tokio_rustls::client::TlsStream<Box<dyn ByteStream>> {
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;
     use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
     use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -331,6 +331,81 @@ async fn shake(
     let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config.with_no_client_auth()));
     connector.connect(ServerName::try_from(HOST).unwrap(), stream).await.unwrap()
+}
+
+/// Somebody between the two who changes one byte ends the connection, at the end that notices, with a reason that is
+/// counted; nothing wrong is delivered.
+#[tokio::test]
+async fn what_is_changed_on_its_way_is_noticed() {
+    let ours = authority();
+    let meddler = Meddler::default();
+    let (worker, caller) =
+        (listening(Some(ours.shown(TcpTls::new(), "worker"))), dialling(Some(ours.trusted())));
+    let meeting = Meeting::between(worker, caller, &[Plane::Tcp], meddler.clone()).await;
+    meeting.works().await;
+    meddler.0.store(true, Ordering::SeqCst);
+    let error = meeting.call().await.unwrap_err();
+    assert_eq!((error.code(), error.effect()), ("stream_interrupted", Effect::Unknown), "{error}");
+    let closed = |runtime: &DistributedRuntime| runtime.planes().closed;
+    eventually("it is counted", || closed(&meeting.worker).contains_key("tampered")).await;
+    assert_eq!(meeting.worker.planes().totals.streams_accepted, 1);
+}
+
+/// An environment that changes the last byte of what is sent over its connections, once it is told to.
+#[derive(Debug, Clone, Default)]
+struct Meddler(Arc<AtomicBool>);
+
+#[async_trait]
+impl Environment for Meddler {
+    fn wall_time(&self) -> SystemTime {
+        SystemEnvironment.wall_time()
+    }
+
+    fn random(&self, purpose: &'static str) -> u64 {
+        SystemEnvironment.random(purpose)
+    }
+
+    async fn listen(&self, address: &str) -> Result<Box<dyn Listener>> {
+        SystemEnvironment.listen(address).await
+    }
+
+    async fn connect(&self, address: &str) -> Result<Box<dyn ByteStream>> {
+        let (near, between) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(meddle(between, SystemEnvironment.connect(address).await?, self.0.clone()));
+        Ok(Box::new(near))
+    }
+
+    fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) -> Task {
+        SystemEnvironment.spawn(name, task)
+    }
+
+    fn spawn_vital(
+        &self,
+        name: &'static str,
+        start: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>,
+    ) -> Task {
+        SystemEnvironment.spawn_vital(name, start)
+    }
+}
+
+async fn meddle(near: DuplexStream, far: Box<dyn ByteStream>, evil: Arc<AtomicBool>) {
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (split(near), split(far));
+    let back = async {
+        let _ = tokio::io::copy(&mut far_in, &mut near_out).await;
+        let _ = near_out.shutdown().await;
+    };
+    let forth = async {
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = near_in.read(&mut bytes).await {
+            if evil.load(Ordering::SeqCst) {
+                bytes[length - 1] ^= 1;
+            }
+            if far_out.write_all(&bytes[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(back, forth);
 }
 
 /// A file that cannot be used is named when the runtime is built, before anybody is dialled; what is in it is not

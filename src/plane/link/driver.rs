@@ -9,6 +9,7 @@ use super::frame::{HEAD_BYTES, Kind};
 use super::intake::{ACCUSED, Intake};
 use super::reason::CloseReason;
 use super::shared::Shared;
+use crate::plane::tls::fault_of;
 
 /// A read has this room at first, and when nothing came for long; it grows with what comes.
 const READ_BYTES_MIN: usize = 4 * 1024;
@@ -114,6 +115,9 @@ impl Driver {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "reading failed");
+                    if fault_of(&error).is_some() {
+                        return Err(CloseReason::Tampered);
+                    }
                     let ended = error.kind() == io::ErrorKind::UnexpectedEof;
                     return Err(if ended { self.ended() } else { CloseReason::Cut });
                 }

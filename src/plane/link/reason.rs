@@ -15,6 +15,8 @@ pub(crate) enum CloseReason {
     Cut,
     /// The connection ended inside of a frame.
     Truncated,
+    /// What came over TLS is not what the peer sent.
+    Tampered,
     /// The peer was pinged, and was not heard.
     Silent,
     /// A frame began to arrive and did not go on.
@@ -68,6 +70,7 @@ impl CloseReason {
             Self::PeerClosed => "peer_closed",
             Self::Cut => "cut",
             Self::Truncated => "truncated",
+            Self::Tampered => "tampered",
             Self::Silent => "silent",
             Self::Stalled => "stalled",
             Self::Unread => "unread",
@@ -134,6 +137,7 @@ impl fmt::Display for CloseReason {
             Self::PeerClosed => "the peer closed it",
             Self::Cut => "the connection broke",
             Self::Truncated => "the connection ended inside of a frame",
+            Self::Tampered => "what came over TLS was changed on its way",
             Self::Silent => "the peer is silent",
             Self::Stalled => "a frame began to arrive and did not go on",
             Self::Unread => "the peer does not read",
