@@ -33,6 +33,7 @@
 //! # Where to look
 //! - Serving: [`Endpoint::serve`], [`Serve`] for its options, [`Serving`] for its life.
 //! - Calling: [`Endpoint::client`], [`Client`], [`Request`] for deadlines, retries and metadata, [`Routing`].
+//! - How requests and items travel: [`Plane`], [`TcpPlane`], [`TcpTls`]; what they do: [`DistributedRuntime::planes`].
 //! - Events: [`Component::events`]. Errors: [`Error`]. Stopping: [`DistributedRuntime::stop`].
 //! - Another broker: implement the traits of `slipring-core` and prove it with `slipring-conformance`.
 
