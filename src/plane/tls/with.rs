@@ -191,10 +191,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 /// A file that cannot be read. What is in it is not shown: it may be a key.
 fn unread(path: &Path, problem: pem::Error) -> Error {
     match problem {
-        pem::Error::IllegalSectionStart { .. } => {
-            unfit(path, "a section begins with a line that is not whole")
-        }
-        problem => unfit(path, problem),
+        pem::Error::Io(problem) => unfit(path, problem),
+        pem::Error::NoItemsFound => unfit(path, "it holds none of what is looked for"),
+        _ => unfit(path, "it is no PEM file: a line is damaged"),
     }
 }
 
