@@ -28,6 +28,8 @@ use crate::codec::Codec;
 use crate::endpoint::{Context, Handler, Metadata, Output, panicked};
 use crate::lifecycle::LeaseHolder;
 use crate::name::EndpointPath;
+use crate::plane::Plane;
+use crate::plane::traffic::{Flow, Tally};
 use crate::platform::Platform;
 
 /// Items that travel together have at most so many bytes; a larger one travels alone.
@@ -87,6 +89,7 @@ pub(crate) struct Worker {
     pace: Pace,
     permits: Semaphore,
     stats: Arc<EndpointStats>,
+    tally: Arc<Tally>,
     refusing: AtomicBool,
     /// Cancels the requests in flight.
     abandon: CancellationToken,
@@ -101,8 +104,10 @@ impl Refused {
 
 impl Worker {
     pub(crate) fn new(plan: Plan, stats: Arc<EndpointStats>) -> Self {
+        let name: Arc<str> = plan.endpoint.to_string().into();
         Self {
-            name: plan.endpoint.to_string().into(),
+            tally: plan.platform.traffic.served(&name),
+            name,
             pace: Pace::new(),
             permits: Semaphore::new(plan.limits.concurrency),
             stats,
@@ -163,13 +168,17 @@ impl Worker {
         at_once: bool,
     ) -> std::result::Result<(), Box<Refused>> {
         let Inbound { metadata, payload, deadline, answers } = request;
-        let now = Instant::now();
+        let (plane, now) = (answers.plane(), Instant::now());
         let deadline = match self.admit(now, deadline) {
             Ok(deadline) => deadline,
-            Err(error) => return Err(Box::new(Refused { answers, error })),
+            Err(error) => {
+                self.tally.flow(plane).reset(error.code());
+                return Err(Box::new(Refused { answers, error }));
+            }
         };
         let context = Context::new(self.endpoint.clone(), self.platform.instance, deadline, metadata);
-        let admitted = Admitted { worker: self.clone() };
+        self.tally.flow(plane).begin();
+        let admitted = Admitted { worker: self.clone(), plane };
         let at_once = at_once && self.pace.is_quick();
         let (asker, counted) = (answers.asker(), self.stats.begin_at(now));
         let work = admitted.work(context, answers, payload, counted, at_once.then_some(now));
@@ -285,8 +294,14 @@ impl Worker {
         async move {
             let _permit = self.permit().await?;
             match self.handler.handle(self.codec, payload, context).await? {
-                Output::One(bytes) => answers.only(bytes).await,
-                Output::Many(items) => Box::pin(stream(answers, items, self.batch_bytes_max())).await,
+                Output::One(bytes) => {
+                    self.tally.flow(answers.plane()).items(1, bytes.len() as u64);
+                    answers.only(bytes).await
+                }
+                Output::Many(items) => {
+                    let flow = self.tally.flow(answers.plane());
+                    Box::pin(stream(answers, items, self.batch_bytes_max(), flow)).await
+                }
             }
         }
     }
@@ -310,11 +325,16 @@ async fn stream(
     answers: &mut Answers,
     mut items: BoxStream<'static, Result<Bytes>>,
     bytes_max: usize,
+    flow: &Flow,
 ) -> Result<()> {
     let mut next = items.next().await;
     while let Some(item) = next {
         let item = item?;
-        answers.room().await?;
+        if !answers.has_room_for(1) {
+            flow.stalled();
+            tracing::trace!(plane = %answers.plane(), "a stream waits for its reader");
+            answers.room().await?;
+        }
         let (mut bytes, mut batch, began) = (item.len(), vec![item], Instant::now());
         let ready = loop {
             let is_full = bytes >= bytes_max
@@ -332,6 +352,7 @@ async fn stream(
                 ready => break ready,
             }
         };
+        flow.items(batch.len() as u64, bytes as u64);
         answers.items(batch, matches!(ready, Some(Ok(None)))).await?;
         next = match ready {
             Some(Ok(None)) => return Ok(()),
@@ -346,6 +367,7 @@ async fn stream(
 /// A request that was admitted. However it ends, its end is told.
 struct Admitted {
     worker: Arc<Worker>,
+    plane: Plane,
 }
 
 impl Admitted {
@@ -377,6 +399,7 @@ impl Admitted {
             if let Err(error) = outcome {
                 // Tasks that the handler started are told that nobody waits any more.
                 context.cancel();
+                worker.tally.flow(self.plane).reset(error.code());
                 counted.failed(error.to_string());
                 Box::pin(answers.fail(&error)).await;
             }
@@ -386,7 +409,8 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let Worker { name, platform, .. } = &*self.worker;
+        let Worker { name, platform, tally, .. } = &*self.worker;
+        tally.flow(self.plane).end();
         platform.tell(|| Fact::RequestEnded { endpoint: name.clone(), instance: platform.instance });
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use slipring_core::service::EndpointStats;
 use slipring_core::{Effect, Error, Result};
 
+use crate::plane::Plane;
 use crate::plane::link::{Outflow, Taker};
 use crate::plane::local::LocalCall;
 use crate::plane::server::{BrokerAnswers, Job};
@@ -23,12 +24,12 @@ pub(crate) struct LinkAnswers {
     outflow: Outflow,
     stats: Arc<EndpointStats>,
     /// The request itself, if it came over the broker.
-    _job: Option<BrokerAnswers>,
+    job: Option<BrokerAnswers>,
 }
 
 impl LinkAnswers {
     pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, job: Option<BrokerAnswers>) -> Self {
-        Self { outflow, stats, _job: job }
+        Self { outflow, stats, job }
     }
 
     fn items(&self, items: &[Bytes], last: bool) -> Result<()> {
@@ -43,6 +44,16 @@ impl LinkAnswers {
 }
 
 impl Answers {
+    /// The plane that they go on.
+    pub(super) fn plane(&self) -> Plane {
+        match self {
+            Self::Broker(_) => Plane::Broker,
+            Self::Link(answers) if answers.job.is_some() => Plane::NatsTcp,
+            Self::Link(_) => Plane::Tcp,
+            Self::Local(_) => Plane::Local,
+        }
+    }
+
     /// Sends the one item of a unary answer.
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
     pub(super) fn only(&mut self, item: Bytes) -> impl Future<Output = Result<()>> + Send {
