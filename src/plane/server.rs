@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use slipring_core::service::{EndpointSpec, Service};
 use slipring_core::{Effect, Error, Headers, Message, Result, Task};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::answers::BrokerAnswers;
@@ -23,6 +24,7 @@ use super::local::Listing;
 use super::wire::{self, Control, Ticket};
 use super::worker::{Answers, Inbound, LinkAnswers, Plan, Worker};
 use crate::endpoint::Metadata;
+use crate::plane::Plane;
 
 /// How long to wait for the task of a dropped predecessor, each time.
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(1);
@@ -167,7 +169,7 @@ impl Shared {
             }
             return;
         }
-        let admission = match worker.admit(Some(ticket.deadline)) {
+        let admission = match worker.admit(Instant::now(), Some(ticket.deadline), Plane::NatsTcp) {
             Ok(admission) => admission,
             Err(error) => {
                 let refusing = async move { answers.fail(&error).await };

@@ -145,6 +145,7 @@ impl Intake {
                 let load = body.u32()?;
                 let error = decode_failure(body.0).map_err(|_| Violation::Malformed)?;
                 let Some(taking) = self.ended(streams, stream)? else { return Ok(None) };
+                streams.totals.failures_received += 1;
                 self.last_arrival(taking, Arrival::Failed(error), Some(load));
             }
             Kind::Reset => {
@@ -427,6 +428,7 @@ impl Intake {
             return Err(Violation::StreamNumber);
         }
         streams.peer_gone = true;
+        tracing::debug!(peer = shared.peer_name(), last, "the peer goes away");
         for stream in streams.taking.numbers() {
             if streams.is_own(stream) && stream > last {
                 let taking = streams.stop_taking(stream).expect("it was just listed");

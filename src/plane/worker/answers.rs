@@ -4,6 +4,7 @@ use bytes::Bytes;
 use slipring_core::service::EndpointStats;
 use slipring_core::{Effect, Error, Result};
 
+use crate::plane::Plane;
 use crate::plane::link::{Outflow, Taker};
 use crate::plane::local::LocalCall;
 use crate::plane::server::{BrokerAnswers, Job};
@@ -23,12 +24,12 @@ pub(crate) struct LinkAnswers {
     outflow: Outflow,
     stats: Arc<EndpointStats>,
     /// The request itself, if it came over the broker.
-    request: Option<BrokerAnswers>,
+    job: Option<BrokerAnswers>,
 }
 
 impl LinkAnswers {
-    pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, request: Option<BrokerAnswers>) -> Self {
-        Self { outflow, stats, request }
+    pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, job: Option<BrokerAnswers>) -> Self {
+        Self { outflow, stats, job }
     }
 
     fn items(&self, items: &[Bytes], last: bool) -> Result<()> {
@@ -43,14 +44,27 @@ impl LinkAnswers {
 }
 
 impl Answers {
-    /// Sends the one item of a unary answer.
-    pub(super) async fn only(&mut self, item: Bytes) -> Result<()> {
+    /// The plane that they go on.
+    pub(super) fn plane(&self) -> Plane {
         match self {
-            Self::Broker(answers) => answers.only(item).await,
-            Self::Link(answers) => answers.items(&[item], true),
-            Self::Local(call) => {
-                call.items(std::iter::once(item), true);
-                Ok(())
+            Self::Broker(_) => Plane::Broker,
+            Self::Link(answers) if answers.job.is_some() => Plane::NatsTcp,
+            Self::Link(_) => Plane::Tcp,
+            Self::Local(_) => Plane::Local,
+        }
+    }
+
+    /// Sends the one item of a unary answer.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    pub(super) fn only(&mut self, item: Bytes) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            match self {
+                Self::Broker(answers) => answers.only(item).await,
+                Self::Link(answers) => answers.items(&[item], true),
+                Self::Local(call) => {
+                    call.items(std::iter::once(item), true);
+                    Ok(())
+                }
             }
         }
     }
@@ -115,7 +129,7 @@ impl Answers {
         match self {
             Self::Broker(answers) => Asker::Broker(answers.job().clone()),
             Self::Link(answers) => {
-                let job = answers.request.as_ref().map(|request| request.job().clone());
+                let job = answers.job.as_ref().map(|request| request.job().clone());
                 Asker::Link(answers.outflow.taker(), job)
             }
             Self::Local(call) => Asker::Local(call.clone()),

@@ -11,7 +11,7 @@ async fn shake(secrets: [Option<&str>; 2], expected: Peer, epoch: u64) -> [Resul
     dialled.epoch.store(epoch, Ordering::Release);
     let (near, far) =
         tokio::join!(Link::dial(dialler, Box::new(near), expected), Link::accept(dialled, Box::new(far)));
-    [near, far].map(|end| end.map(|link| link.peer()).map_err(|error| error.to_string()))
+    [near, far].map(|end| end.map(|link| link.held.shared.peer).map_err(|error| error.to_string()))
 }
 
 /// Both ends learn who the other one is; the one that was dialled may be further than expected.
