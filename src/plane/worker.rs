@@ -213,15 +213,18 @@ impl Worker {
         self.tally.flow(plane).begin();
         admitted.plane = Some(plane);
         let at_once = at_once && self.pace.is_quick();
-        let asker = answers.asker();
+        let job = answers.job();
         let work = admitted.work(context, answers, payload, counted, at_once.then_some(now));
         debug_assert!(size_of_val(&work) <= WORK_BYTES_MAX, "a request's task has {}", size_of_val(&work));
         let mut work: BoxFuture<'static, ()> = Box::pin(work);
         if at_once && self.is_done_at_once(work.as_mut()) {
             return;
         }
-        // In time: what its caller says about it comes behind it.
-        asker.list();
+        // It gets a task of its own, and its caller may ask after it from now on. In time: what that says about it
+        // comes behind it.
+        if let Some(job) = job {
+            job.list();
+        }
         self.platform.environment.spawn("request", work).detach();
     }
 

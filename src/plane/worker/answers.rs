@@ -125,13 +125,20 @@ impl Answers {
         }
     }
 
+    /// What a caller asks after over the broker: also after what is answered over a connection, until that has
+    /// reached it. What brought other requests says by itself what becomes of them.
+    pub(super) fn job(&self) -> Option<Arc<Job>> {
+        match self {
+            Self::Broker(answers) => Some(answers.job().clone()),
+            Self::Link(answers) => answers.job.as_ref().map(|request| request.job().clone()),
+            Self::Local(_) => None,
+        }
+    }
+
     pub(super) fn asker(&self) -> Asker {
         match self {
             Self::Broker(answers) => Asker::Broker(answers.job().clone()),
-            Self::Link(answers) => {
-                let job = answers.job.as_ref().map(|request| request.job().clone());
-                Asker::Link(answers.outflow.taker(), job)
-            }
+            Self::Link(answers) => Asker::Link(answers.outflow.taker()),
             Self::Local(call) => Asker::Local(call.clone()),
         }
     }
@@ -140,27 +147,16 @@ impl Answers {
 /// Who asked: to find out whether anybody still waits.
 pub(crate) enum Asker {
     Broker(Arc<Job>),
-    /// Over a connection; with the request itself, if that came over the broker.
-    Link(Taker, Option<Arc<Job>>),
+    Link(Taker),
     Local(Arc<LocalCall>),
 }
 
 impl Asker {
-    /// The request gets a task of its own: from now on its caller may ask after it.
-    pub(super) fn list(&self) {
-        match self {
-            // Until the connection has reached the caller, it asks over the broker.
-            Self::Broker(job) | Self::Link(_, Some(job)) => job.list(),
-            // What brought the request says by itself what becomes of it.
-            Self::Link(_, None) | Self::Local(_) => {}
-        }
-    }
-
     /// Is it certain that nobody waits any more?
     pub(super) fn is_gone(&self) -> bool {
         match self {
             Self::Broker(job) => job.is_cancelled(),
-            Self::Link(taker, _) => taker.is_gone(),
+            Self::Link(taker) => taker.is_gone(),
             Self::Local(call) => call.is_given_up(),
         }
     }
@@ -169,7 +165,7 @@ impl Asker {
     pub(super) async fn gone(&self, name: &str, silence_max: std::time::Duration) -> String {
         match self {
             Self::Broker(job) => return job.gone(name, silence_max).await,
-            Self::Link(taker, _) => taker.gone().await,
+            Self::Link(taker) => taker.gone().await,
             Self::Local(call) => call.given_up().await,
         }
         name.to_owned()
