@@ -24,12 +24,13 @@ pub(crate) struct LinkAnswers {
     outflow: Outflow,
     stats: Arc<EndpointStats>,
     /// The request itself, if it came over the broker.
-    job: Option<BrokerAnswers>,
+    /// In a box: most requests that are answered here have none, and all would keep room for it.
+    job: Option<Box<BrokerAnswers>>,
 }
 
 impl LinkAnswers {
     pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, job: Option<BrokerAnswers>) -> Self {
-        Self { outflow, stats, job }
+        Self { outflow, stats, job: job.map(Box::new) }
     }
 
     fn items(&self, items: &[Bytes], last: bool) -> Result<()> {
