@@ -27,6 +27,7 @@ async fn zero_failed_requests_when_workers_call_home() {
     zero_failed_requests(Plane::NatsTcp, rounds(2)).await;
 }
 
+#[expect(clippy::print_stdout, reason = "the row of the table is what the test is run for")]
 async fn zero_failed_requests(plane: Plane, rounds: usize) {
     let mut fleet = Fleet::start(Version::Newer, 1, plane).await;
     let callers = Callers::start(&fleet.addresses, Duration::from_secs(10)).await;
