@@ -214,7 +214,7 @@ impl Caller {
 
     /// A unary call that takes so long; how it ended, and when.
     pub(super) fn calling(&self, number: u64, takes_ms: u64) -> Calling {
-        let (caller, state) = (self.clone(), Arc::<Mutex<Option<(Instant, Result<u64, Error>)>>>::default());
+        let (caller, state) = (self.clone(), Arc::<Mutex<Option<Answered>>>::default());
         let told = state.clone();
         let call = async move {
             let request = caller.who.request(&takes_ms).metadata("number", number.to_string());
@@ -228,12 +228,15 @@ impl Caller {
 
 /// A unary call that a task of its own makes.
 pub(super) struct Calling {
-    state: Arc<Mutex<Option<(Instant, Result<u64, Error>)>>>,
+    state: Arc<Mutex<Option<Answered>>>,
 }
+
+/// When a unary call ended, and how.
+type Answered = (Instant, Result<u64, Error>);
 
 impl Calling {
     /// How it ended, and when.
-    pub(super) async fn ended(&self) -> (Instant, Result<u64, Error>) {
+    pub(super) async fn ended(&self) -> Answered {
         eventually("the call ends", || lock(&self.state).is_some()).await;
         lock(&self.state).clone().unwrap()
     }
