@@ -62,6 +62,7 @@ mod reason;
 mod shared;
 mod streams;
 mod table;
+mod taking;
 mod targets;
 #[cfg(test)]
 mod tests;

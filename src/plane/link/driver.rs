@@ -168,7 +168,7 @@ impl Driver {
             shared.go_away();
             return Ok(false);
         }
-        if streams.control_bytes > shared.local.limits.control_bytes_max {
+        if streams.is_unread(&shared.local.limits) {
             return Err(CloseReason::Unread);
         }
         if streams.open() > 0 {

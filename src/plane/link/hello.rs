@@ -82,8 +82,7 @@ pub(super) async fn dial(
         Ok(Err(refusal)) => refusal,
         Err(_) => Refusal::Slow,
     };
-    local.counters.refused(refusal.code());
-    Err(refusal.error(format!("instance {:x}", expected.instance), local))
+    Err(refusal.told(format!("instance {:x}", expected.instance), local))
 }
 
 /// Runs the handshake as the one who was dialled.
@@ -94,9 +93,7 @@ pub(super) async fn accept(local: &Local, stream: &mut Box<dyn ByteStream>) -> R
         Ok(Err(refusal)) => refusal,
         Err(_) => Refusal::Slow,
     };
-    local.counters.refused(refusal.code());
-    tracing::debug!(reason = refusal.code(), "a connection was refused");
-    Err(refusal.error("a dialler".to_owned(), local))
+    Err(refusal.told("a dialler".to_owned(), local))
 }
 
 async fn shake_out(
@@ -347,6 +344,13 @@ impl Refusal {
     fn of(number: u16) -> Result<Option<Self>, Self> {
         let Some(at) = usize::from(number).checked_sub(1) else { return Ok(None) };
         Self::ON_THE_WIRE.get(at).copied().map(Some).ok_or(Self::Malformed)
+    }
+
+    /// Counted and logged, as an error. No warning: whoever can reach the listener could fill the log with them.
+    fn told(self, who: String, local: &Local) -> Error {
+        local.counters.refused(self.code());
+        tracing::debug!(who, reason = self.code(), "a handshake failed");
+        self.error(who, local)
     }
 
     fn error(self, who: String, local: &Local) -> Error {

@@ -1,9 +1,13 @@
 //! Links between two ends in one process.
 
+mod cut;
+mod flood;
 mod flow;
 mod handshake;
 mod hostile;
 mod life;
+mod log;
+mod peer;
 mod streams;
 
 use std::collections::BTreeMap;
