@@ -410,7 +410,8 @@ impl Shared {
         let bytes_received = self.received.load(Ordering::Relaxed);
         LinkSnapshot {
             streams_open: streams.open(),
-            queued_bytes: self.queued() + streams.bodies.left_bytes(),
+            // Once it is closed, nothing waits any more.
+            queued_bytes: if streams.closed { 0 } else { self.queued() + streams.bodies.left_bytes() },
             assembling_bytes: streams.assembling_bytes,
             totals: super::counters::Totals { bytes_sent, bytes_received, ..streams.totals },
         }

@@ -7,6 +7,7 @@ mod handshake;
 mod hostile;
 mod life;
 mod log;
+mod model;
 mod peer;
 mod streams;
 
