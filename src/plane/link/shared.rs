@@ -26,6 +26,10 @@ use super::{Arrival, Local, Peer, Sink};
 /// With so few streams, whoever has something to say writes it itself, if nobody else does.
 const DIRECT_STREAMS_MAX: usize = 2;
 
+/// So much is not kept back for company: whoever added the last of it writes all, so that the other end begins
+/// while this one goes on.
+const FLUSH_BYTES: usize = 4 * 1024;
+
 /// What the handles of a link and its task share.
 pub(super) struct Shared {
     pub(super) local: Arc<Local>,
@@ -288,7 +292,14 @@ impl Shared {
         if streams.open() == 0 {
             self.emptied.notify_waiters();
         }
-        if streams.awake || streams.closed {
+        if streams.closed {
+            return;
+        }
+        if streams.awake {
+            if streams.batch.bytes() >= FLUSH_BYTES {
+                drop(streams);
+                self.write_early();
+            }
             return;
         }
         let quiet = streams.recent <= DIRECT_STREAMS_MAX && streams.open() <= DIRECT_STREAMS_MAX;
@@ -308,6 +319,23 @@ impl Shared {
         drop(streams);
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// Writes what there is, though the link's own task is about to; unless somebody does, or waits for the
+    /// connection to take more.
+    fn write_early(&self) {
+        let Ok(mut wire) = self.wire.try_lock() else { return };
+        if !wire.batch.is_empty() {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        if wire.poll_drain(self, &mut cx).is_pending() {
+            drop(wire);
+            let waker = self.streams().waker.clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
     }
 
