@@ -54,6 +54,8 @@ mod counters;
 mod driver;
 mod flow;
 mod frame;
+#[cfg(feature = "_fuzz")]
+pub(crate) mod fuzz;
 mod hello;
 mod intake;
 mod limits;
