@@ -167,12 +167,13 @@ pub async fn connection(environment: Arc<dyn Environment>, data: &[u8]) {
             false => Link::accept(here.clone(), near).await,
         };
         match link {
-            Ok(link) => live(&link, mode, &desk).await,
+            Ok(link) => live(link, mode, &desk).await,
             Err(_) => assert!(mode.shakes(), "a handshake failed that is as it should be"),
         }
         let counted = here.counters.snapshot();
         let (closed, refused): (u64, u64) = (counted.closed.values().sum(), counted.refused.values().sum());
         assert_eq!((counted.links_open, closed + refused, counted.links_opened), (0, 1, closed));
+        assert_eq!(Arc::strong_count(&here), 1, "something of the link is left");
     };
     let over = async {
         tokio::select! {
@@ -210,7 +211,7 @@ async fn talk(far: Box<dyn ByteStream>, said: &[u8], piece: usize, is_deaf: bool
 }
 
 /// The life of a link up to its end, with what has to hold in it.
-async fn live(link: &Link, mode: Mode, desk: &Desk) {
+async fn live(link: Link, mode: Mode, desk: &Desk) {
     let mut readers = Vec::new();
     if mode.opens() {
         for at in 0..STREAMS {
@@ -230,7 +231,7 @@ async fn live(link: &Link, mode: Mode, desk: &Desk) {
             reason = link.closed() => break reason,
             () = tokio::time::sleep(PAUSE) => {}
         }
-        check(link, mode, desk);
+        check(&link, mode, desk);
         if mode.reads() {
             readers.iter().for_each(|(reader, inflow)| reader.read(inflow));
             desk.read();

@@ -3,6 +3,7 @@
 mod cut;
 mod flood;
 mod flow;
+mod format;
 mod handshake;
 mod hostile;
 mod life;

@@ -50,7 +50,8 @@ impl Desk {
 
     /// The link is closed: every stream has been told.
     pub(super) async fn ended(&self) {
-        assert!(lock(&self.adopted).iter().all(|(reader, _)| reader.is_ended()));
+        let adopted = std::mem::take(&mut *lock(&self.adopted));
+        assert!(adopted.iter().all(|(reader, _)| reader.is_ended()));
         let held = std::mem::take(&mut *lock(&self.held));
         for answers in held {
             assert!(answers.room().await.is_err());
