@@ -21,6 +21,8 @@ pub(crate) struct Alarms {
 pub(crate) struct Alarm {
     shared: Arc<Shared>,
     place: Option<usize>,
+    /// What it was set to last.
+    last: Option<(Instant, Waker)>,
 }
 
 #[derive(Default)]
@@ -54,13 +56,22 @@ impl Alarms {
 
     /// One that is not set yet.
     pub(crate) fn alarm(&self) -> Alarm {
-        Alarm { shared: self.shared.clone(), place: None }
+        Alarm { shared: self.shared.clone(), place: None, last: None }
     }
 }
 
 impl Alarm {
-    /// Wakes the task at this time; a time that was set before is forgotten.
-    pub(crate) fn set(&mut self, at: Instant, cx: &Context<'_>) {
+    /// Wakes the task at this time, unless it is going to be woken before: whoever moves the time on, item by
+    /// item, sets it anew only when it goes off.
+    pub(crate) fn set(&mut self, now: Instant, at: Instant, cx: &Context<'_>) {
+        if self
+            .last
+            .as_ref()
+            .is_some_and(|(last, waker)| now < *last && *last <= at && waker.will_wake(cx.waker()))
+        {
+            return;
+        }
+        self.last = Some((at, cx.waker().clone()));
         let mut state = self.shared.state();
         let free = state.free.pop();
         let number = match self.place {
@@ -88,6 +99,7 @@ impl Alarm {
 
     /// Takes it back.
     pub(crate) fn clear(&mut self) {
+        self.last = None;
         let Some(number) = self.place.take() else { return };
         let mut state = self.shared.state();
         let place = std::mem::take(&mut state.places[number]);
@@ -163,9 +175,7 @@ mod tests {
                 return Poll::Ready(());
             }
             // Woken before its time, by those beside it, it waits on.
-            if alarm.place.is_none() {
-                alarm.set(at, cx);
-            }
+            alarm.set(Instant::now(), at, cx);
             Poll::Pending
         })
         .await;
@@ -185,28 +195,33 @@ mod tests {
         futures_util::future::join_all(waits).await;
     }
 
-    /// One that was set again goes off at the later time only, and one that was dropped wakes nobody and leaves its
-    /// place to the next.
+    /// One that was set again to a later time goes off at both, one that was set to an earlier time at that one, and
+    /// one that was dropped wakes nobody and leaves its place to the next.
     #[tokio::test(start_paused = true)]
     async fn alarms_are_set_again_and_taken_back() {
         let (alarms, start) = (Alarms::start(&SystemEnvironment), Instant::now());
-        let later = start + Duration::from_secs(2);
+        let [soon, later] = [1, 2].map(|secs| start + Duration::from_secs(secs));
         let mut alarm = alarms.alarm();
-        let mut polls = 0;
+        let mut polls = Vec::new();
         poll_fn(|cx| {
-            polls += 1;
-            if polls == 1 {
-                alarm.set(start + Duration::from_secs(1), cx);
-                alarm.set(later, cx);
+            let now = Instant::now();
+            if polls.is_empty() {
+                alarm.set(now, later, cx);
+                alarm.set(now, soon, cx);
             }
-            if Instant::now() >= later { Poll::Ready(()) } else { Poll::Pending }
+            polls.push(now);
+            if now >= later {
+                return Poll::Ready(());
+            }
+            alarm.set(now, later, cx);
+            Poll::Pending
         })
         .await;
-        assert_eq!((Instant::now(), polls), (later, 2));
+        assert_eq!(polls, [start, soon, later]);
         for _ in 0..100 {
             let mut dropped = alarms.alarm();
             poll_fn(|cx| {
-                dropped.set(later + Duration::from_secs(9), cx);
+                dropped.set(later, later + Duration::from_secs(9), cx);
                 Poll::Ready(())
             })
             .await;

@@ -19,7 +19,7 @@ use slipring_core::{Effect, Error, Result};
 
 pub use self::request::Request;
 pub use self::responses::Responses;
-pub(crate) use self::retry::RetryBudget;
+pub(crate) use self::retry::SharedBudget;
 pub use self::route::Routing;
 use crate::DistributedRuntime;
 use crate::component::Endpoint;

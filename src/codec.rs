@@ -1,6 +1,7 @@
 //! Codecs: how requests and items become bytes.
 
 use std::any::type_name;
+use std::cell::Cell;
 use std::fmt;
 use std::io::Cursor;
 use std::str::FromStr;
@@ -27,8 +28,13 @@ pub enum Codec {
     MessagePack,
 }
 
-/// As much as most values need, so that few are moved while they are written.
-const ROOM_BYTES: usize = 256;
+/// A value that takes no more than this is written into room that is kept, and copied from there.
+const KEPT_BYTES: usize = 4096;
+
+thread_local! {
+    /// Where values are written. Whoever writes takes it, so that a value may write another one meanwhile.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 impl Codec {
     /// Every codec there is.
@@ -50,7 +56,9 @@ impl Codec {
     /// # Errors
     /// [`Error::Invalid`] naming the type if it cannot be written, such as a JSON map whose keys are no text.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Bytes> {
-        let mut bytes = Vec::with_capacity(ROOM_BYTES);
+        let mut bytes = ROOM.take();
+        bytes.clear();
+        bytes.reserve(KEPT_BYTES);
         match self {
             Self::Json => {
                 serde_json::to_writer(&mut bytes, value).map_err(|error| self.invalid::<T>(error))?
@@ -60,7 +68,12 @@ impl Codec {
                     .map_err(|error| self.invalid::<T>(error))?;
             }
         }
-        Ok(bytes.into())
+        if bytes.len() > KEPT_BYTES {
+            return Ok(bytes.into());
+        }
+        let value = Bytes::copy_from_slice(&bytes);
+        ROOM.set(bytes);
+        Ok(value)
     }
 
     /// Reads a value that is all there is.

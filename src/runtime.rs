@@ -1,6 +1,6 @@
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +12,7 @@ use slipring_core::{
 use tokio::sync::OnceCell;
 
 use crate::alarm::Alarms;
-use crate::client::RetryBudget;
+use crate::client::SharedBudget;
 use crate::component::{Component, Endpoint, Namespace};
 use crate::config::{Backends, Config, lease_ttl};
 use crate::event::Publishers;
@@ -44,7 +44,7 @@ struct Inner {
     registration: Arc<Registration>,
     registry: Registry,
     caller: Caller,
-    budget: Mutex<RetryBudget>,
+    budget: SharedBudget,
     publishers: Publishers,
     stopping: Observed<bool>,
     /// Every request has been drained: nothing more is sent.
@@ -199,9 +199,8 @@ impl DistributedRuntime {
         &self.inner.caller
     }
 
-    pub(crate) fn budget(&self) -> MutexGuard<'_, RetryBudget> {
-        // Two numbers, set together.
-        self.inner.budget.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(crate) fn budget(&self) -> &SharedBudget {
+        &self.inner.budget
     }
 
     pub(crate) fn publishers(&self) -> &Publishers {
@@ -368,7 +367,7 @@ impl RuntimeBuilder {
             registration: Arc::new(Registration::start(platform.clone(), &lease)),
             registry: Registry::new(platform.clone()),
             caller: Caller::start(platform.clone()).await?,
-            budget: Mutex::new(RetryBudget::new(tokio::time::Instant::now())),
+            budget: SharedBudget::new(tokio::time::Instant::now()),
             publishers: Publishers::new(),
             stopping: Observed::new(false),
             drained: AtomicBool::new(false),

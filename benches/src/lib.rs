@@ -2,6 +2,7 @@
 
 mod backends;
 mod records;
+pub mod server;
 pub mod usage;
 
 pub use self::backends::{discovery, host, messaging};

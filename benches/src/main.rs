@@ -3,7 +3,6 @@
 
 mod args;
 mod load;
-mod server;
 mod variants;
 
 use clap::Parser;

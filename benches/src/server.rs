@@ -1,4 +1,4 @@
-//! The server half of the load test: this program again, as a child process.
+//! The server half of a load test: the same program again, as a child process.
 
 use std::process::Stdio;
 
@@ -10,18 +10,21 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 const READY: &str = "ready";
 
 /// A running server. Killed when dropped; [`stop`](Self::stop) lets it end by itself.
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     /// It runs until this is closed.
     input: ChildStdin,
     _output: BufReader<ChildStdout>,
     /// Its process id.
-    pub(crate) pid: u32,
+    pub pid: u32,
 }
 
 impl Server {
     /// Starts this program with the arguments that it was given and `--serve`, and waits until that is ready.
-    pub(crate) async fn start() -> Result<Self> {
+    ///
+    /// # Errors
+    /// It cannot be started, or ended before it was ready.
+    pub async fn start() -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
             .args(["--serve", &std::process::id().to_string()])
@@ -41,7 +44,10 @@ impl Server {
     }
 
     /// Lets it end in order.
-    pub(crate) async fn stop(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of waiting for it.
+    pub async fn stop(mut self) -> Result<()> {
         drop(self.input);
         self.child.wait().await?;
         Ok(())
@@ -49,8 +55,11 @@ impl Server {
 }
 
 /// Called by the server half once it can take requests; resolves when its client is done.
+///
+/// # Errors
+/// Those of reading the standard input.
 #[expect(clippy::print_stdout, reason = "the client reads it")]
-pub(crate) async fn until_closed() -> Result<()> {
+pub async fn until_closed() -> Result<()> {
     println!("{READY}");
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     Ok(())

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slipring_core::mutation::Mutation;
@@ -17,7 +16,7 @@ use super::send::Outbound;
 use super::{Client, Responses};
 use crate::endpoint::{Context, Metadata, TraceContext};
 use crate::plane::caller::Call;
-use crate::registry::{Instance, WatchState};
+use crate::registry::{Busy, Instance, WatchState};
 
 /// The longest deadline and inactivity limit: a year, which no clock overflows.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -184,7 +183,6 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         let harmless = self.idempotent || runtime.platform().mutated(Mutation::UnknownIsRetried);
         let policy = RetryPolicy::new().with_idempotent(harmless).with_patient(!self.fail_fast);
         let mut retry = Retry::new(policy, limits.deadline);
-        let mut written = None;
         let mut tried = Vec::new();
         let mut number = number;
         runtime.budget().deposit(limits.began);
@@ -193,12 +191,7 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
                 Ok(instance) => instance,
                 Err(error) => return Err(retry.finish(error)),
             };
-            let payload = match written.take() {
-                Some((codec, payload)) if codec == instance.codec() => payload,
-                _ => instance.codec().encode(self.request)?,
-            };
-            written = Some((instance.codec(), payload.clone()));
-            let error = match self.attempt(number, &instance, payload, limits, ended).await {
+            let error = match self.attempt(number, &instance, limits, ended).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -212,7 +205,8 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
             tried.push(instance.id());
             number = runtime.caller().number();
             let jitter = runtime.platform().environment.random("retry jitter");
-            let decision = retry.handle_error(Instant::now(), &error, 0, &mut runtime.budget(), jitter);
+            let decide = |budget: &mut _| retry.handle_error(Instant::now(), &error, 0, budget, jitter);
+            let decision = runtime.budget().take(decide);
             match decision {
                 Decision::Again { at } => tokio::time::sleep_until(at).await,
                 Decision::GiveUp => return Err(retry.finish(error)),
@@ -224,18 +218,21 @@ impl<'a, Req, Resp> Request<'a, Req, Resp> {
         &self,
         number: u64,
         instance: &Arc<Instance>,
-        payload: Bytes,
         limits: Limits,
         ended: &mut Option<Ended>,
-    ) -> Result<Reply> {
+    ) -> Result<Reply>
+    where
+        Req: Serialize + Sync,
+    {
         let platform = self.client.runtime().platform();
+        let payload = instance.codec().encode(self.request)?;
         let now = Instant::now();
         let call = Call { number, now, remaining: limits.deadline.saturating_duration_since(now) };
         let trace = self.metadata.trace.as_ref().map(|trace| trace.hop(&*platform.environment));
         let metadata = Metadata { trace, ..self.metadata.clone() };
-        let busy = instance.standing().begin();
+        let busy = Busy::begin(instance.clone());
         let incoming = self.client.send(Outbound { call, instance, metadata, payload, limits }).await?;
-        Reply::first(incoming, instance.clone(), now, limits, busy, ended).await
+        Reply::first(incoming, busy, now, limits, ended).await
     }
 
     /// An instance to send to; waits for one until the deadline.

@@ -32,15 +32,15 @@ pub struct Responses<T> {
 pub(crate) struct Reply {
     incoming: Incoming,
     codec: Codec,
-    instance: Arc<Instance>,
     limits: Limits,
     /// The first item, until it is taken.
     first: Option<Bytes>,
     over: bool,
     /// When the silence began that the next item ends.
     heard: Instant,
-    alarm: Alarm,
-    _busy: Busy,
+    /// Set where the way that the items come does not wake by itself.
+    alarm: Option<Alarm>,
+    busy: Busy,
     /// Where calls are observed.
     ended: Option<Ended>,
 }
@@ -82,22 +82,20 @@ impl Reply {
     /// Whatever came instead of an item.
     pub(crate) async fn first(
         incoming: Incoming,
-        instance: Arc<Instance>,
+        busy: Busy,
         now: Instant,
         limits: Limits,
-        busy: Busy,
         ended: &mut Option<Ended>,
     ) -> Result<Self> {
         let mut reply = Self {
-            codec: instance.codec(),
-            alarm: incoming.alarm(),
+            codec: busy.instance().codec(),
             incoming,
-            instance,
             limits,
             first: None,
             over: false,
             heard: now,
-            _busy: busy,
+            alarm: None,
+            busy,
             ended: None,
         };
         let first = poll_fn(|cx| reply.poll(cx)).await.transpose()?;
@@ -143,9 +141,11 @@ impl Reply {
                 }
             }
             Poll::Pending => {
-                let at = limits.next(*heard);
-                if Instant::now() < at {
-                    alarm.set(at, cx);
+                let (now, at) = (Instant::now(), limits.next(*heard));
+                if now < at {
+                    if !incoming.wakes(now, at) {
+                        alarm.get_or_insert_with(|| incoming.alarm()).set(now, at, cx);
+                    }
                     return Poll::Pending;
                 }
             }
@@ -181,7 +181,7 @@ impl Reply {
     }
 
     fn broken(&mut self, problem: &str) -> Error {
-        let error = Error::invalid("response", self.instance.record().endpoint().to_string(), problem);
+        let error = Error::invalid("response", self.busy.instance().record().endpoint().to_string(), problem);
         self.give_up(&error);
         error.raise(Effect::Applied)
     }
@@ -211,7 +211,7 @@ impl Limits {
     }
 
     /// When the next item has to be there.
-    fn next(&self, now: Instant) -> Instant {
+    pub(crate) fn next(&self, now: Instant) -> Instant {
         self.deadline.min(now + self.inactivity_max)
     }
 }
@@ -223,7 +223,7 @@ impl<T> Responses<T> {
 
     /// The instance that answers.
     pub fn instance(&self) -> &Arc<Instance> {
-        &self.reply.instance
+        self.reply.busy.instance()
     }
 }
 
@@ -238,6 +238,6 @@ impl<T: DeserializeOwned> Stream for Responses<T> {
 
 impl<T> fmt::Debug for Responses<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Responses").field("instance", &self.reply.instance.id()).finish_non_exhaustive()
+        f.debug_struct("Responses").field("instance", &self.instance().id()).finish_non_exhaustive()
     }
 }

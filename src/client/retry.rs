@@ -1,5 +1,7 @@
 //! When a failed call may be tried again; without the I/O.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use slipring_core::{Effect, Error};
@@ -177,6 +179,10 @@ impl RetryBudget {
         left.is_some()
     }
 
+    fn is_full(&self) -> bool {
+        self.tokens == Self::MAX
+    }
+
     fn refill(&mut self, now: Instant) {
         // A thousandth of a retry each millisecond; what is less than that is kept for the next time.
         let millis = now.saturating_duration_since(self.refilled).as_millis();
@@ -197,6 +203,41 @@ impl RetryBudget {
 fn is_turned_away(error: &Error) -> bool {
     let away = matches!(error, Error::NoResponders { .. } | Error::Draining { .. } | Error::LeaseLost { .. });
     away && error.effect() == Effect::None
+}
+
+/// The budget that all calls of a runtime share.
+pub(crate) struct SharedBudget {
+    /// It holds all that it can, as it does nearly always: a request need not take the lock.
+    full: AtomicBool,
+    budget: Mutex<RetryBudget>,
+}
+
+impl SharedBudget {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { full: AtomicBool::new(false), budget: Mutex::new(RetryBudget::new(now)) }
+    }
+
+    /// A request begins (its retries do not count).
+    pub(crate) fn deposit(&self, now: Instant) {
+        if self.full.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut budget = self.lock();
+        budget.deposit(now);
+        self.full.store(budget.is_full(), Ordering::Relaxed);
+    }
+
+    /// Lets something be taken from it.
+    pub(crate) fn take<T>(&self, take: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        let mut budget = self.lock();
+        self.full.store(false, Ordering::Relaxed);
+        take(&mut budget)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RetryBudget> {
+        // Two numbers, set together.
+        self.budget.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 #[cfg(test)]

@@ -81,12 +81,20 @@ impl<Req, Resp> Client<Req, Resp> {
     async fn send_over_link(&self, outbound: &Outbound<'_>, address: &str) -> Result<Incoming> {
         let Outbound { call, instance, metadata, payload, limits } = outbound;
         let platform = self.runtime().platform();
-        let link = match platform.links.ready(instance.id()) {
-            Some(link) => link,
-            // Seldom: the room is not kept for every call.
-            None => Box::pin(self.dial(instance, address, limits)).await?,
+        let open = |link: &Link| {
+            let wakes_at = limits.next(call.now);
+            LinkCall::open(link, call, instance, metadata, payload, wakes_at)
         };
-        let sent = LinkCall::open(&link, call, instance, metadata, payload.clone())?;
+        let sent = match platform.links.ready(instance.id()).map(|link| (open(&link), link)) {
+            // It was closed, or the peer goes away: another one has to be dialled.
+            Some((Err(_), link)) if !link.is_usable() => None,
+            known => known.map(|(sent, _)| sent),
+        };
+        let sent = match sent {
+            Some(sent) => sent?,
+            // Seldom: the room is not kept for every call.
+            None => open(&Box::pin(self.dial(instance, address, limits)).await?)?,
+        };
         Ok(Incoming::new(platform, Way::Link(sent)))
     }
 

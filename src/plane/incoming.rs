@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use slipring_core::mutation::Mutation;
 use slipring_core::{Effect, Error, Result};
+use tokio::time::Instant;
 
 use super::caller::Sent;
 use super::link::Arrival;
@@ -65,11 +66,17 @@ impl Way {
         }
     }
 
+    /// The end came.
+    fn end(&self) {
+        if let Self::Link(call) = self {
+            call.end();
+        }
+    }
+
     /// The call is over.
     fn forget(&self) {
-        match self {
-            Self::Broker(sent) => sent.forget(),
-            Self::Link(_) | Self::Local(_) => {}
+        if let Self::Broker(sent) = self {
+            sent.forget();
         }
     }
 }
@@ -83,6 +90,11 @@ impl Incoming {
     /// An alarm of the runtime's, not set yet.
     pub(crate) fn alarm(&self) -> Alarm {
         self.platform.alarms.alarm()
+    }
+
+    /// Does the way by itself wake whoever reads between these times?
+    pub(crate) fn wakes(&self, now: Instant, at: Instant) -> bool {
+        matches!(&self.way, Way::Link(call) if now < call.wakes_at() && call.wakes_at() <= at)
     }
 
     /// How many items were taken.
@@ -113,7 +125,7 @@ impl Incoming {
             Arrival::Item { payload, last } => {
                 self.received += 1;
                 if last {
-                    self.finish();
+                    self.end();
                 } else {
                     self.way.took(payload.len(), self.received);
                 }
@@ -122,7 +134,7 @@ impl Incoming {
             Arrival::End { .. } => None,
             Arrival::Failed(error) => Some(Err(self.failed(error))),
         };
-        self.finish();
+        self.end();
         Poll::Ready(item)
     }
 
@@ -146,6 +158,11 @@ impl Incoming {
     pub(crate) fn refused(mut self, error: Error) -> Error {
         self.finish();
         error
+    }
+
+    fn end(&mut self) {
+        self.way.end();
+        self.finish();
     }
 
     fn finish(&mut self) {

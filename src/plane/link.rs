@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipring_core::{ByteStream, Environment, EnvironmentExt, Error, Headers, Result, Secret, Task};
+use tokio::time::Instant;
 
 pub(crate) use self::counters::{LinkSnapshot, PlaneCounters};
 use self::driver::Driver;
@@ -87,11 +88,26 @@ pub(crate) struct Inbound {
     pub(crate) answers: Outflow,
 }
 
+/// A request to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outbound<'a> {
+    pub(crate) target: &'a str,
+    /// What is left of the deadline.
+    pub(crate) deadline: Duration,
+    pub(crate) headers: &'a Headers,
+    pub(crate) payload: &'a Bytes,
+    /// When the sink is woken, if the stream is open then.
+    pub(crate) wake_at: Option<Instant>,
+}
+
 /// Who takes the answers to a request.
 pub(crate) trait Sink: Debug + Send + Sync + 'static {
     /// Takes all that one read brought for the stream, in order; nothing follows an end. `load` is what the
     /// answering end said last of its load. Called on the link's task: must return at once.
     fn deliver(&self, arrivals: &mut Vec<Arrival>, load: Option<u64>);
+
+    /// The time has come at which it wanted to be woken. Called on the link's task: must return at once.
+    fn wake(&self) {}
 }
 
 /// What a stream brings.
@@ -155,15 +171,8 @@ impl Link {
     ///
     /// # Errors
     /// Effect none: the link is closed, one end has gone away, there are too many streams, or it is too large.
-    pub(crate) fn open(
-        &self,
-        target: &str,
-        deadline: Duration,
-        headers: &Headers,
-        payload: Bytes,
-        sink: Arc<dyn Sink>,
-    ) -> Result<Inflow> {
-        self.held.shared.open(target, deadline, headers, payload, sink)
+    pub(crate) fn open(&self, request: Outbound<'_>, sink: Arc<dyn Sink>) -> Result<Inflow> {
+        self.held.shared.open(request, sink)
     }
 
     /// Begins to deliver the answers of a call of the peer, whose request came another way.

@@ -7,7 +7,7 @@ use slipring_core::{Headers, Result};
 use tokio::time::Instant;
 
 use super::caller::Call;
-use super::link::{Arrival, Inflow, Link, Sink};
+use super::link::{Arrival, Inflow, Link, Outbound, Sink};
 use super::queue::Queue;
 use crate::endpoint::Metadata;
 use crate::registry::Instance;
@@ -16,6 +16,7 @@ use crate::registry::Instance;
 pub(crate) struct LinkCall {
     answers: Arc<LinkAnswered>,
     inflow: Inflow,
+    wakes_at: Instant,
 }
 
 /// What a connection brings for one call.
@@ -26,7 +27,7 @@ struct LinkAnswered {
 }
 
 impl LinkCall {
-    /// Sends a request.
+    /// Sends a request. Whoever waits for its answers then is woken at this time.
     ///
     /// # Errors
     /// Those of [`Link::open`], with effect none.
@@ -35,13 +36,16 @@ impl LinkCall {
         call: &Call,
         instance: &Arc<Instance>,
         metadata: &Metadata,
-        payload: Bytes,
+        payload: &Bytes,
+        wakes_at: Instant,
     ) -> Result<Self> {
         let mut headers = Headers::new();
         metadata.write(&mut headers)?;
         let answers = Arc::new(LinkAnswered { queue: Queue::default(), instance: instance.clone() });
-        let inflow = link.open(instance.target(), call.remaining, &headers, payload, answers.clone())?;
-        Ok(Self { answers, inflow })
+        let (target, deadline) = (instance.target(), call.remaining);
+        let request = Outbound { target, deadline, headers: &headers, payload, wake_at: Some(wakes_at) };
+        let inflow = link.open(request, answers.clone())?;
+        Ok(Self { answers, inflow, wakes_at })
     }
 
     pub(crate) fn queue(&self) -> &Queue {
@@ -51,6 +55,16 @@ impl LinkCall {
     /// An item of so many bytes was read.
     pub(crate) fn took(&self, bytes: usize) {
         self.inflow.consumed(bytes, 1);
+    }
+
+    /// When whoever waits for answers is woken.
+    pub(crate) fn wakes_at(&self) -> Instant {
+        self.wakes_at
+    }
+
+    /// The end came.
+    pub(crate) fn end(&self) {
+        self.inflow.end();
     }
 
     /// Nobody waits any more.
@@ -65,5 +79,9 @@ impl Sink for LinkAnswered {
             self.instance.standing().report(Instant::now(), load);
         }
         self.queue.deliver(arrivals);
+    }
+
+    fn wake(&self) {
+        self.queue.wake();
     }
 }

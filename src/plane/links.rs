@@ -31,7 +31,7 @@ pub(crate) struct Links {
 struct Shared {
     local: Arc<Local>,
     /// To each peer that is, or was, called.
-    lines: Mutex<BTreeMap<u64, Arc<Line>>>,
+    lines: Mutex<BTreeMap<u64, Line>>,
     /// From each peer that dialled. A peer may have dialled again before its old connection was noticed to be
     /// dead.
     accepted: Mutex<Vec<Link>>,
@@ -39,9 +39,9 @@ struct Shared {
 
 /// The way to one peer.
 struct Line {
-    link: Mutex<Option<Link>>,
+    link: Option<Link>,
     /// One dials at a time; the others wait for what comes of it.
-    dialling: tokio::sync::Mutex<Dialling>,
+    dialling: Arc<tokio::sync::Mutex<Dialling>>,
 }
 
 struct Dialling {
@@ -92,9 +92,9 @@ impl Links {
         &self.shared.local.counters
     }
 
-    /// The connection to a peer, if there is one that takes requests.
+    /// The connection to a peer, if there is one; it may have gone away in the meantime, and then refuses.
     pub(crate) fn ready(&self, peer: u64) -> Option<Link> {
-        self.shared.line(peer)?.usable()
+        lock(&self.shared.lines).get(&peer)?.link.clone()
     }
 
     /// The connection to a peer; dialled if there is none.
@@ -103,12 +103,9 @@ impl Links {
     /// `Unavailable`, `Unauthorized`, `DeadlineExceeded`: it cannot be reached now. All with effect none. After
     /// a failure it is not dialled again for a while, and the same is said at once.
     pub(crate) async fn to(&self, peer: Peer, address: &str) -> Result<Link> {
-        let line = self.shared.line_to(peer.instance);
-        if let Some(link) = line.usable() {
-            return Ok(link);
-        }
-        let mut dialling = line.dialling.lock().await;
-        if let Some(link) = line.usable() {
+        let dialling = self.shared.dialling(peer.instance);
+        let mut dialling = dialling.lock().await;
+        if let Some(link) = self.ready(peer.instance).filter(Link::is_usable) {
             return Ok(link);
         }
         if let Some((until, cause)) = &dialling.failed
@@ -124,7 +121,7 @@ impl Links {
             Ok(link) => {
                 dialling.failed = None;
                 dialling.backoff.reset();
-                *lock(&line.link) = Some(link.clone());
+                self.shared.line(peer.instance, |line| line.link = Some(link.clone()));
                 Ok(link)
             }
             Err(error) => {
@@ -175,30 +172,30 @@ impl Drop for Links {
 }
 
 impl Shared {
-    fn line(&self, peer: u64) -> Option<Arc<Line>> {
-        lock(&self.lines).get(&peer).cloned()
+    /// The right to dial a peer.
+    fn dialling(&self, peer: u64) -> Arc<tokio::sync::Mutex<Dialling>> {
+        self.line(peer, |line| line.dialling.clone())
     }
 
-    fn line_to(&self, peer: u64) -> Arc<Line> {
+    /// The way to a peer; a new one, if there is none yet.
+    fn line<T>(&self, peer: u64, with: impl FnOnce(&mut Line) -> T) -> T {
         let mut lines = lock(&self.lines);
-        if let Some(line) = lines.get(&peer) {
-            return line.clone();
+        if !lines.contains_key(&peer) {
+            // Peers come and go; what is left of those that went is cleared away when somebody comes.
+            lines.retain(|_, line| line.is_of_use());
         }
-        // Peers come and go; what is left of those that went is cleared away when somebody comes.
-        lines.retain(|_, line| Arc::strong_count(line) > 1 || line.is_of_use());
-        let backoff = Backoff::new(self.local.environment.random("dial backoff"));
-        let line = Arc::new(Line {
-            link: Mutex::default(),
-            dialling: tokio::sync::Mutex::new(Dialling { backoff, failed: None }),
+        let line = lines.entry(peer).or_insert_with(|| {
+            let backoff = Backoff::new(self.local.environment.random("dial backoff"));
+            let dialling = Dialling { backoff, failed: None };
+            Line { link: None, dialling: Arc::new(tokio::sync::Mutex::new(dialling)) }
         });
-        lines.insert(peer, line.clone());
-        line
+        with(line)
     }
 
     fn all(&self) -> Vec<Link> {
-        let lines: Vec<_> = lock(&self.lines).values().cloned().collect();
-        let dialled = lines.iter().filter_map(|line| lock(&line.link).clone());
-        dialled.chain(lock(&self.accepted).iter().cloned()).collect()
+        let mut links: Vec<_> = lock(&self.lines).values().filter_map(|line| line.link.clone()).collect();
+        links.extend(lock(&self.accepted).iter().cloned());
+        links
     }
 
     /// A peer dialled.
@@ -215,13 +212,9 @@ impl Shared {
 }
 
 impl Line {
-    fn usable(&self) -> Option<Link> {
-        lock(&self.link).as_ref().filter(|link| link.is_usable()).cloned()
-    }
-
-    /// Is there a connection, or a failure that is not to be forgotten yet?
+    /// Is there a connection, or a failure that is not to be forgotten yet, or does somebody dial?
     fn is_of_use(&self) -> bool {
-        if lock(&self.link).as_ref().is_some_and(|link| !link.is_closed()) {
+        if self.link.as_ref().is_some_and(|link| !link.is_closed()) {
             return true;
         }
         match self.dialling.try_lock() {

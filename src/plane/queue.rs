@@ -68,6 +68,11 @@ impl Queue {
         self.bring(|state| arrivals.drain(..).for_each(|arrival| state.push(arrival)));
     }
 
+    /// Brings nothing, but wakes whoever waits.
+    pub(crate) fn wake(&self) {
+        self.bring(|_| {});
+    }
+
     fn bring(&self, bring: impl FnOnce(&mut State)) {
         let mut state = self.state();
         bring(&mut state);

@@ -11,6 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::{FutureExt, StreamExt, poll};
 use slipring_core::mutation::Mutation;
 use slipring_core::service::{EndpointStats, InFlight};
@@ -237,20 +238,22 @@ impl Worker {
         }
         let end = match end {
             Poll::Ready(end) => end,
-            Poll::Pending => tokio::select! {
-                biased;
-                () = self.abandon.cancelled() => return Err(Error::cancelled(&*self.name, Effect::Unknown)),
-                error = Box::pin(self.overdue(asker, began, deadline)) => return Err(error),
-                end = answering => end,
-            },
+            Poll::Pending => {
+                let given_up = Box::pin(self.given_up(asker, began, deadline));
+                match select(given_up, answering).await {
+                    Either::Left((error, _)) => return Err(error),
+                    Either::Right((end, _)) => end,
+                }
+            }
         };
         end.unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
 
-    /// Resolves when nobody can be waiting any more.
-    async fn overdue(&self, asker: &Asker, began: Instant, deadline: Instant) -> Error {
+    /// Resolves when the endpoint waits no longer, or nobody can be waiting any more.
+    async fn given_up(&self, asker: &Asker, began: Instant, deadline: Instant) -> Error {
         tokio::select! {
             biased;
+            () = self.abandon.cancelled() => Error::cancelled(&*self.name, Effect::Unknown),
             what = asker.gone(&self.name, self.platform.settings.caller_silence_max) => {
                 Error::cancelled(what, Effect::Unknown)
             }
@@ -278,7 +281,7 @@ impl Worker {
         if let Ok(permit) = self.permits.try_acquire() {
             return Ok(permit);
         }
-        self.permits.acquire().await.map_err(|_| Error::draining(&*self.name))
+        Box::pin(self.permits.acquire()).await.map_err(|_| Error::draining(&*self.name))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Instance {
     record: Record,
     modified: Revision,
     subject: Option<Subject>,
+    /// Where it is dialled.
+    address: Option<String>,
     /// How it is called on a connection.
     target: Subject,
     standing: Arc<Standing>,
@@ -29,8 +31,9 @@ impl Instance {
         let way = |name| record.transport.get(name);
         let subject =
             way(Record::BROKER).or(way(Record::NATS_TCP)).and_then(|subject| Subject::new(subject).ok());
+        let address = way(Record::TCP).cloned();
         let target = record.instance.subject();
-        Self { record, modified, subject, target, standing }
+        Self { record, modified, subject, address, target, standing }
     }
 
     /// Its id: that of its runtime, unchanged through lost leases.
@@ -75,7 +78,7 @@ impl Instance {
 
     /// Is there a way in that we know?
     pub(crate) fn is_reachable(&self) -> bool {
-        self.subject.is_some() || self.address().is_some()
+        self.subject.is_some() || self.address.is_some()
     }
 
     /// How it is called within the process and on a connection: its subject, whatever else leads to it.
@@ -85,7 +88,7 @@ impl Instance {
 
     /// Where it is dialled, if its record says so.
     pub(crate) fn address(&self) -> Option<&str> {
-        self.record.transport.get(Record::TCP).map(String::as_str)
+        self.address.as_deref()
     }
 
     pub(crate) fn subject(&self) -> Option<&Subject> {
@@ -121,12 +124,6 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Counts a call in; the guard counts it out.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Busy(self.clone())
-    }
-
     /// The instance said how many requests it has in flight.
     pub(crate) fn report(&self, now: Instant, load: u64) {
         *lock(&self.reported) = Some((now, load));
@@ -170,11 +167,23 @@ impl Standing {
 
 /// A call under way at an instance.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Standing>);
+pub(crate) struct Busy(Arc<Instance>);
+
+impl Busy {
+    /// Counts a call in; dropping it counts it out.
+    pub(crate) fn begin(instance: Arc<Instance>) -> Self {
+        instance.standing.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(instance)
+    }
+
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.0
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.standing.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

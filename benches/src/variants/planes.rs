@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use slipring::{Client, DistributedRuntime, MemoryWorld, Plane, TcpPlane};
+use slipring_bench::server::{Server, until_closed};
 use slipring_bench::{discovery, messaging};
 
 use super::model;
 use crate::args::Args;
 use crate::load::run_load;
-use crate::server::{Server, until_closed};
 
 /// A worker and a caller, a process each, on this plane; discovery on etcd.
 pub(crate) async fn run(args: &Args, plane: Plane) -> Result<()> {

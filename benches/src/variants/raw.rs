@@ -1,12 +1,12 @@
 use anyhow::{Context, Result};
 use async_nats::{Client, Message};
 use futures_util::StreamExt;
+use slipring_bench::server::{Server, until_closed};
 use slipring_core::Bytes;
 use tokio::task::JoinSet;
 
 use crate::args::Args;
 use crate::load::{Answer, run_load};
-use crate::server::{Server, until_closed};
 
 /// What a program would write against NATS's client: a queue subscription that echoes, a request for a unary
 /// call, and for each stream a subscription of its own, which an empty message ends.

@@ -53,12 +53,12 @@ impl Batch {
     }
 
     /// Adds a part of any length.
-    pub(super) fn payload(&mut self, payload: Bytes) {
+    pub(super) fn payload(&mut self, payload: &Bytes) {
         if payload.len() < LARGE_BYTES {
-            self.part(&payload);
+            self.part(payload);
         } else {
             self.bytes += payload.len();
-            self.large.push((self.small.len(), payload));
+            self.large.push((self.small.len(), payload.clone()));
         }
     }
 

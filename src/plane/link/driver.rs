@@ -177,6 +177,11 @@ impl Driver {
         if streams.is_unread(&shared.local.limits) {
             return Err(CloseReason::Unread);
         }
+        if std::mem::take(&mut streams.wakes_sooner)
+            && let Some(at) = streams.wakes_at
+        {
+            self.sleep_at_most_until(at, cx);
+        }
         if streams.open() > 0 {
             self.emptied = None;
             if std::mem::take(&mut streams.dozing) {
@@ -225,8 +230,11 @@ impl Driver {
         let mut streams = self.shared.streams();
         let open = streams.open() > 0;
         streams.dozing = !open;
+        let (due_now, wakes_at) = (streams.due(now), streams.wakes_at);
         drop(streams);
+        due_now.iter().for_each(|sink| sink.wake());
         let mut next = now + limits.idle_timeout.max(limits.ping_after);
+        next = next.min(wakes_at.unwrap_or(next));
         if let Some(since) = self.partial {
             next = next.min(due(now, since + limits.frame_within, CloseReason::Stalled)?);
         }

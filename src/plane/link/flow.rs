@@ -1,7 +1,7 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use slipring_core::{Effect, Error, Result};
@@ -191,11 +191,12 @@ pub(crate) struct Inflow {
     window: u32,
     /// What was consumed and not given back yet.
     consumed: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl Inflow {
     pub(super) fn new(shared: Arc<Shared>, stream: u64, window: u32) -> Self {
-        Self { shared, stream, window, consumed: AtomicU64::new(0) }
+        Self { shared, stream, window, consumed: AtomicU64::new(0), ended: AtomicBool::new(false) }
     }
 
     /// Gives credit back: for so many bytes, of so many items. The other end is told at half a window.
@@ -221,9 +222,17 @@ impl Inflow {
         self.shared.send(streams);
     }
 
+    /// The end was delivered: nothing is left to be said on this stream.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
     /// Gives the stream up, if it has not ended: the other end is told, and nothing more is delivered but what
     /// is being delivered now.
     pub(crate) fn cancel(&self) {
+        if self.ended.load(Ordering::Relaxed) {
+            return;
+        }
         let mut streams = self.shared.streams();
         let Some(taking) = streams.stop_taking(self.stream) else { return };
         streams.totals.cancels_sent += 1;

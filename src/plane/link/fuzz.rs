@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use slipring_core::{ByteStream, Environment, Headers, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use self::host::{Desk, Reader};
 use super::frame::{HEAD_BYTES, Head, Kind, OPEN_BYTES, Preamble};
-use super::{CloseReason, Link, LinkLimits, LinkSnapshot, Local, Peer, hello};
+use super::{CloseReason, Link, LinkLimits, LinkSnapshot, Local, Outbound, Peer, hello};
 use crate::plane::wire::{decode_failure, encode_failure};
 
 /// The instance at this end, and the one at the other.
@@ -215,9 +216,12 @@ async fn live(link: Link, mode: Mode, desk: &Desk) {
     let mut readers = Vec::new();
     if mode.opens() {
         for at in 0..STREAMS {
-            let (reader, payload) = (Arc::new(Reader::new(mode.limits())), vec![b'x'; at * 35_000]);
+            let reader = Arc::new(Reader::new(mode.limits()));
+            let (headers, payload) = (&Headers::new(), &vec![b'x'; at * 35_000].into());
+            let deadline = Duration::from_secs(1);
+            let wake_at = Some(Instant::now() + PAUSE * at as u32);
             let opened =
-                link.open("a", Duration::from_secs(1), &Headers::new(), payload.into(), reader.clone());
+                link.open(Outbound { target: "a", deadline, headers, payload, wake_at }, reader.clone());
             // What the peer says that it allows may be less.
             readers.extend(opened.ok().map(|inflow| (reader, inflow)));
         }

@@ -129,7 +129,7 @@ pub(super) fn write_items(
                 out.head(Kind::Item, flags, stream, 8 + item.len());
                 out.part(&load.to_le_bytes());
                 out.part(&number);
-                out.payload(item.clone());
+                out.payload(item);
             }
             _ => {
                 let bytes: usize = frame.iter().map(Bytes::len).sum();

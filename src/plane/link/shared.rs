@@ -4,10 +4,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
-use bytes::Bytes;
-use slipring_core::{ByteStream, Effect, Error, Headers, Result};
+use slipring_core::{ByteStream, Effect, Error, Result};
 use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 
@@ -21,7 +19,7 @@ use super::hello::Allowance;
 use super::outbound::{Body, What};
 use super::reason::CloseReason;
 use super::streams::Streams;
-use super::{Arrival, Local, Peer, Sink};
+use super::{Arrival, Local, Outbound, Peer, Sink};
 
 /// With so few streams, whoever has something to say writes it itself, if nobody else does.
 const DIRECT_STREAMS_MAX: usize = 2;
@@ -122,14 +120,8 @@ impl Shared {
     }
 
     /// Sends a request.
-    pub(super) fn open(
-        self: &Arc<Self>,
-        target: &str,
-        deadline: Duration,
-        headers: &Headers,
-        payload: Bytes,
-        sink: Arc<dyn Sink>,
-    ) -> Result<Inflow> {
+    pub(super) fn open(self: &Arc<Self>, request: Outbound<'_>, sink: Arc<dyn Sink>) -> Result<Inflow> {
+        let Outbound { target, deadline, headers, payload, wake_at } = request;
         let max = self.message_bytes_max();
         if payload.len() > max {
             return Err(Error::payload_too_large(max, payload.len()));
@@ -155,12 +147,13 @@ impl Shared {
         streams.batch.head(Kind::Open, flags, stream, OPEN_BYTES + preamble + carried);
         streams.batch.write(|out| Preamble::write(out, deadline, payload.len(), target, headers));
         streams.take(stream, sink, window);
+        streams.wake(stream, wake_at);
         if whole {
             streams.batch.payload(payload);
             let appended = streams.appended();
             streams.taking.get_mut(stream).expect("it was just added").leaves_at = appended;
         } else {
-            streams.bodies.push(Body { stream, what: What::Request, rest: payload });
+            streams.bodies.push(Body { stream, what: What::Request, rest: payload.clone() });
         }
         self.send(streams);
         Ok(Inflow::new(self.clone(), stream, window))
@@ -304,7 +297,7 @@ impl Shared {
         }
         let quiet = streams.recent <= DIRECT_STREAMS_MAX && streams.open() <= DIRECT_STREAMS_MAX;
         let plain = streams.closing.is_none() && streams.gone_away.is_none() && !streams.peer_gone;
-        if quiet && plain && !streams.dozing {
+        if quiet && plain && !streams.dozing && !streams.wakes_sooner {
             drop(streams);
             if self.write_here() {
                 return;

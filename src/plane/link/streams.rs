@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Sink;
 use super::assembly::Opening;
@@ -64,6 +65,9 @@ pub(super) struct Streams {
     pub(super) waker: Option<Waker>,
     /// The link's task sleeps for long: it has to know when a stream is opened.
     pub(super) dozing: bool,
+    /// When the next sink has to be woken, and whether the link's task does not know that yet.
+    pub(super) wakes_at: Option<Instant>,
+    pub(super) wakes_sooner: bool,
     /// How many streams the last read was about.
     pub(super) recent: usize,
     pub(super) totals: Totals,
@@ -130,6 +134,8 @@ impl Streams {
             awake: true,
             waker: None,
             dozing: false,
+            wakes_at: None,
+            wakes_sooner: false,
             recent: 0,
             totals: Totals::default(),
             theirs,
@@ -203,8 +209,45 @@ impl Streams {
     /// Adds a stream whose items are taken.
     pub(super) fn take(&mut self, stream: u64, sink: Arc<dyn Sink>, window: u32) {
         let credit = i64::from(window);
-        let taking = Taking { sink, credit, items: 0, leaves_at: u64::MAX, delivery: (0, 0), assembly: None };
+        let taking = Taking {
+            sink,
+            credit,
+            items: 0,
+            leaves_at: u64::MAX,
+            wake_at: None,
+            delivery: (0, 0),
+            assembly: None,
+        };
         self.taking.insert(stream, taking);
+    }
+
+    /// Has the sink of a stream woken at this time.
+    pub(super) fn wake(&mut self, stream: u64, at: Option<Instant>) {
+        if let (Some(at), Some(taking)) = (at, self.taking.get_mut(stream)) {
+            taking.wake_at = Some(at);
+            if self.wakes_at.is_none_or(|next| at < next) {
+                (self.wakes_at, self.wakes_sooner) = (Some(at), true);
+            }
+        }
+    }
+
+    /// Those whose time to be woken has come.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<dyn Sink>> {
+        let (mut due, mut next) = (Vec::new(), None::<Instant>);
+        if self.wakes_at.is_some_and(|at| at <= now) {
+            for taking in self.taking.values_mut() {
+                match taking.wake_at {
+                    Some(at) if at <= now => {
+                        taking.wake_at = None;
+                        due.push(taking.sink.clone());
+                    }
+                    Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
+                    None => {}
+                }
+            }
+            self.wakes_at = next;
+        }
+        due
     }
 
     /// Removes a stream whose items were taken.
@@ -369,7 +412,7 @@ impl Streams {
                     }
                     Some(Pending::Fail(body)) => {
                         self.batch.head(Kind::Fail, 0, stream, body.len());
-                        self.batch.payload(body);
+                        self.batch.payload(&body);
                         ended = true;
                     }
                 }
@@ -425,7 +468,7 @@ impl Streams {
         let chunk = body.rest.split_to(body.rest.len().min(CHUNK_BYTES));
         self.batch.head(Kind::Data, 0, stream, 4 + chunk.len());
         self.batch.part(&offset.to_le_bytes());
-        self.batch.payload(chunk);
+        self.batch.payload(&chunk);
         if !body.rest.is_empty() {
             self.bodies.again(body, bytes);
             return;

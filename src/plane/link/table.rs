@@ -78,6 +78,11 @@ impl<T> Table<T> {
         Some(value)
     }
 
+    /// All streams, in no order.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.tree.values_mut().chain(self.row.iter_mut().flatten())
+    }
+
     /// The numbers of all streams, those of the tree first.
     pub(super) fn numbers(&self) -> Vec<u64> {
         let row = self.row.iter().enumerate().filter(|(_, value)| value.is_some());

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Sink;
 use super::assembly::ItemAssembly;
 use super::frame::ITEM_COST_BYTES;
@@ -15,6 +17,8 @@ pub(super) struct Taking {
     pub(super) items: u64,
     /// The request was handed to the wire once so many bytes were.
     pub(super) leaves_at: u64,
+    /// When its sink is woken.
+    pub(super) wake_at: Option<Instant>,
     /// The delivery of this read that is its own.
     pub(super) delivery: (u64, usize),
     pub(super) assembly: Option<Box<ItemAssembly>>,

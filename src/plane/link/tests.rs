@@ -49,6 +49,8 @@ impl Host for Desk {
 pub(super) struct Kept {
     state: Mutex<State>,
     changed: Notify,
+    /// When it was woken.
+    pub(super) woken: Mutex<Vec<Instant>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -68,6 +70,10 @@ impl Sink for Kept {
         state.load = load.or(state.load);
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    fn wake(&self) {
+        self.woken.lock().unwrap().push(Instant::now());
     }
 }
 
@@ -129,14 +135,19 @@ pub(super) struct End {
     pub(super) local: Arc<Local>,
 }
 
+/// Sends a request like any other.
+pub(super) fn open(link: &Link, payload: impl Into<Bytes>, sink: &Arc<Kept>) -> Result<Inflow> {
+    let (deadline, headers, payload) = (Duration::from_secs(10), &Headers::new(), &payload.into());
+    link.open(Outbound { target: "a/b/c", deadline, headers, payload, wake_at: None }, sink.clone())
+}
+
 impl End {
     pub(super) async fn request(&mut self) -> Inbound {
         self.requests.recv().await.expect("the link lives")
     }
 
     pub(super) fn open(&self, payload: impl Into<Bytes>, sink: &Arc<Kept>) -> Result<Inflow> {
-        let deadline = Duration::from_secs(10);
-        self.link.open("a/b/c", deadline, &Headers::new(), payload.into(), sink.clone())
+        open(&self.link, payload, sink)
     }
 
     pub(super) fn adopts(&self, call: u64, token: u64) -> Arc<Kept> {

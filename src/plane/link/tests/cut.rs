@@ -203,21 +203,23 @@ async fn conversations_cut_at_every_byte_end() {
     }
 }
 
-/// Any bit that is changed on the way ends the link or changes what it says itself, and nothing else: it never
-/// panics, and every stream is told.
+/// Any byte that is changed on the way, a little or wholly, ends the link or changes what it says itself, and nothing
+/// else: it never panics, and every stream is told.
 #[tokio::test]
-async fn conversations_with_any_bit_changed_end() {
+async fn conversations_with_any_byte_changed_end() {
     let all = conversation().concat();
     let mut reasons = BTreeMap::new();
-    for bit in 0..8 * all.len() {
-        let mut said = all.clone();
-        said[bit / 8] ^= 1 << (bit % 8);
-        let heard = Heard::of(&said).await;
-        *reasons.entry(heard.reason.code()).or_insert(0) += 1;
+    for at in 0..all.len() {
+        for change in [1 << (at % 8), 0xff] {
+            let mut said = all.clone();
+            said[at] ^= change;
+            let heard = Heard::of(&said).await;
+            *reasons.entry(heard.reason.code()).or_insert(0) += 1;
+        }
     }
     // Nearly all that can be wrong with a frame is among them.
     assert!(reasons.len() >= 10, "{reasons:?}");
-    assert!(reasons["peer_closed"] < 8 * all.len() / 3, "{reasons:?}");
+    assert!(reasons["peer_closed"] < all.len(), "{reasons:?}");
 }
 
 /// Any frame that comes twice: those that bring or open something are refused, the others change nothing.

@@ -145,8 +145,9 @@ async fn a_message_over_the_limit_is_never_sent() {
     assert!(near.open(bytes((64 << 20) + 1, 0), &Kept::new()).is_err());
     let mut headers = Headers::new();
     headers.append("long", "x".repeat(40_000)).unwrap();
-    let deadline = Duration::from_secs(1);
-    let error = near.link.open("a", deadline, &headers, Bytes::new(), Kept::new()).unwrap_err();
+    let (deadline, payload) = (Duration::from_secs(1), Bytes::new());
+    let request = Outbound { target: "a", deadline, headers: &headers, payload: &payload, wake_at: None };
+    let error = near.link.open(request, Kept::new()).unwrap_err();
     assert_eq!(error.code(), "payload_too_large");
     let _inflow = near.open("goes on", &Kept::new()).unwrap();
     far.request().await;
@@ -211,5 +212,30 @@ async fn long_messages_may_be_given_up() {
         end.link.drained().await;
         let snapshot = end.link.snapshot();
         assert_eq!((snapshot.assembling_bytes, snapshot.streams_open), (0, 0));
+    }
+}
+
+/// Whoever takes the answers is woken at the time it asked for, once, unless its stream is over by then; in
+/// whatever order they asked, and also where an earlier time is asked for later.
+#[tokio::test(start_paused = true)]
+async fn sinks_are_woken_at_their_time() {
+    let (near, _far) = pair().await;
+    let (start, payload) = (Instant::now(), Bytes::new());
+    let sinks: Vec<_> = [300, 100, 200, 50].map(|millis| (millis, Kept::new())).into();
+    let mut inflows: Vec<_> = sinks
+        .iter()
+        .map(|(millis, sink)| {
+            let wake_at = Some(start + Duration::from_millis(*millis));
+            let (deadline, headers) = (Duration::from_secs(9), &Headers::new());
+            let request = Outbound { target: "a", deadline, headers, payload: &payload, wake_at };
+            near.link.open(request, sink.clone()).unwrap()
+        })
+        .collect();
+    drop(inflows.remove(2));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for (at, (millis, sink)) in sinks.iter().enumerate() {
+        let due = start + Duration::from_millis(*millis);
+        let expected = if at == 2 { vec![] } else { vec![due] };
+        assert_eq!(*sink.woken.lock().unwrap(), expected);
     }
 }

@@ -53,7 +53,9 @@ async fn questions_are_written_as_documented() {
     let (sink, mut headers) = (Kept::new(), Headers::new());
     headers.append("k", "vw").unwrap();
     let deadline = Duration::from_micros(0x0102);
-    let inflow = far.link.open("a/b", deadline, &headers, "xyz".into(), sink.clone()).unwrap();
+    let (headers, payload) = (&headers, &Bytes::from("xyz"));
+    let request = Outbound { target: "a/b", deadline, headers, payload, wake_at: None };
+    let inflow = far.link.open(request, sink.clone()).unwrap();
     let open = b"\x02\x01\0\0\0\0\0\0\x03\0\0\0\x03\0\x07\0\0\0a/b\x01\0k\x02\0vwxyz";
     hostile.hears(&[frame(1, 0, 2, open)]).await;
     // Half a window, and what it costs.
@@ -67,7 +69,9 @@ async fn questions_are_written_as_documented() {
     drop(inflow);
     hostile.hears(&[frame(9, 0, 2, b"")]).await;
     let long = bytes((1 << 16) + 5000, 1);
-    let _inflow = far.link.open("a", deadline, &Headers::new(), long.clone(), Kept::new()).unwrap();
+    let (headers, payload) = (&Headers::new(), &long);
+    let request = Outbound { target: "a", deadline, headers, payload, wake_at: None };
+    let _inflow = far.link.open(request, Kept::new()).unwrap();
     let chunks = [&b"\0\0\0\0"[..], &long[..1 << 16], b"\0\0\x01\0", &long[1 << 16..]];
     hostile
         .hears(&[

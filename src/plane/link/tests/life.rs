@@ -35,9 +35,7 @@ async fn many_callers_in_both_directions() {
                     let length =
                         (caller * 7919 + call * 104_729) % if call % 10 == 0 { 300_000 } else { 500 };
                     let (sink, payload) = (Kept::new(), bytes(length, at as u8));
-                    let deadline = Duration::from_secs(9);
-                    let inflow =
-                        link.open("a", deadline, &Headers::new(), payload.clone(), sink.clone()).unwrap();
+                    let inflow = open(&link, payload.clone(), &sink).unwrap();
                     sink.reach(1).await;
                     inflow.consumed(length, 1);
                     assert!(sink.end().await == (vec![payload.clone(), payload], None));
@@ -73,7 +71,7 @@ async fn a_broken_connection_is_noticed() {
     let link = link.unwrap();
     let sink = Kept::new();
     // What was never read makes the system answer with a reset.
-    let _inflow = link.open("a", Duration::from_secs(1), &Headers::new(), "x".into(), sink.clone()).unwrap();
+    let _inflow = open(&link, "x", &sink).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     drop(near);
     assert_eq!(link.closed().await, CloseReason::Cut);
@@ -164,9 +162,7 @@ async fn what_never_left_has_effect_none() {
     );
     met.unwrap();
     let link = link.unwrap();
-    let open = |payload: Bytes, sink: &Arc<Kept>| {
-        link.open("a", Duration::from_secs(1), &Headers::new(), payload, sink.clone()).unwrap()
-    };
+    let open = |payload: Bytes, sink: &Arc<Kept>| open(&link, payload, sink).unwrap();
     let sinks = [Kept::new(), Kept::new(), Kept::new(), Kept::new()];
     let sizes = [10, 2000, 10, 200_000];
     let _open: Vec<_> = sinks.iter().zip(sizes).map(|(sink, size)| open(bytes(size, 0), sink)).collect();
@@ -202,8 +198,7 @@ async fn a_dropped_link_is_closed() {
     let again = near.link.clone();
     drop(near);
     let sink = Kept::new();
-    let _inflow =
-        again.open("a", Duration::from_secs(1), &Headers::new(), Bytes::new(), sink.clone()).unwrap();
+    let _inflow = open(&again, "", &sink).unwrap();
     drop(again);
     assert_eq!(far.link.closed().await, CloseReason::PeerClosed);
     assert!(sink.end().await.1.is_some());

@@ -8,8 +8,9 @@ async fn a_request_is_answered() {
     let mut headers = Headers::new();
     headers.append("name", "a value").unwrap();
     headers.append("other", "").unwrap();
-    let deadline = Duration::from_nanos(1_000_000_001);
-    let _inflow = near.link.open("n/c/e", deadline, &headers, "ping".into(), sink.clone()).unwrap();
+    let (deadline, payload) = (Duration::from_nanos(1_000_000_001), Bytes::from("ping"));
+    let sent = Outbound { target: "n/c/e", deadline, headers: &headers, payload: &payload, wake_at: None };
+    let _inflow = near.link.open(sent, sink.clone()).unwrap();
     let request = far.request().await;
     assert_eq!((&*request.target, &request.headers, &request.payload[..]), ("n/c/e", &headers, &b"ping"[..]));
     assert_eq!(request.deadline, Duration::from_micros(1_000_001), "rounded up");
