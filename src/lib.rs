@@ -33,6 +33,7 @@
 //! # Where to look
 //! - Serving: [`Endpoint::serve`], [`Serve`] for its options, [`Serving`] for its life.
 //! - Calling: [`Endpoint::client`], [`Client`], [`Request`] for deadlines, retries and metadata, [`Routing`].
+//! - How requests and items travel: [`Plane`], [`TcpPlane`], [`TcpTls`]; what they do: [`DistributedRuntime::planes`].
 //! - Events: [`Component::events`]. Errors: [`Error`]. Stopping: [`DistributedRuntime::stop`].
 //! - Another broker: implement the traits of `slipring-core` and prove it with `slipring-conformance`.
 
@@ -71,7 +72,10 @@ pub use self::event::{Event, EventStream, Events};
 pub use self::lifecycle::{LeaseState, Lifecycle, Outcome, PhaseReport, StopReport};
 pub use self::observed::Observer;
 pub use self::plane::local::LocalPlane;
-pub use self::plane::{Plane, TcpPlane};
+pub use self::plane::report::{
+    ConnectionReport, ConnectionTotals, EndpointTraffic, PlaneTraffic, PlanesReport,
+};
+pub use self::plane::{Plane, TcpPlane, TcpTls};
 pub use self::registry::{Instance, InstanceChange, Instances, Registry, WatchState};
 pub use self::runtime::{DistributedRuntime, RuntimeBuilder};
 pub use self::settings::{LeasePolicy, Settings};

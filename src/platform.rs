@@ -16,6 +16,7 @@ use crate::name::Deployment;
 use crate::plane::Homes;
 use crate::plane::links::Links;
 use crate::plane::local::LocalPlane;
+use crate::plane::traffic::Traffic;
 
 /// What every part of a runtime stands on. Parts hold this, never the runtime, so that dropping the runtime
 /// ends them all.
@@ -39,6 +40,8 @@ pub(crate) struct Platform {
     pub(crate) homes: Arc<Homes>,
     /// How often the runtime has had a lease.
     pub(crate) epoch: Arc<AtomicU64>,
+    /// What its endpoints bring to the planes.
+    pub(crate) traffic: Traffic,
     /// The endpoints of this process.
     pub(crate) local: LocalPlane,
     /// The id of the runtime's first lease; never changes.

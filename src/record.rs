@@ -52,7 +52,7 @@ impl Record {
     pub const BROKER: &str = "broker";
     /// The transport with requests over the broker and items over TCP; its value is the instance's subject.
     pub const NATS_TCP: &str = "nats_tcp";
-    /// The transport over TCP alone; its value is an address.
+    /// The transport over TCP alone; its value is an address: `host:port`, or `tls://host:port` where TLS is spoken.
     pub const TCP: &str = "tcp";
 
     /// The record of an instance in its first epoch: ready, in JSON, without a way in and without labels.

@@ -22,6 +22,8 @@ use crate::observed::{Observed, Observer};
 use crate::plane::caller::Caller;
 use crate::plane::links::Links;
 use crate::plane::local::LocalPlane;
+use crate::plane::report::PlanesReport;
+use crate::plane::traffic::Traffic;
 use crate::plane::{Desk, Homes, TcpPlane};
 use crate::platform::{Platform, within};
 use crate::registry::{Registration, Registry};
@@ -134,6 +136,12 @@ impl DistributedRuntime {
     /// How many calls of this runtime are under way.
     pub fn calls_in_flight(&self) -> usize {
         self.platform().calls.load(Ordering::Relaxed)
+    }
+
+    /// What its connections to other processes, and its endpoints on each plane, do now and did so far.
+    pub fn planes(&self) -> PlanesReport {
+        let platform = self.platform();
+        PlanesReport { endpoints: platform.traffic.report(), ..platform.links.report() }
     }
 
     /// Is it stopping, or stopped? To look at and to wait for.
@@ -359,6 +367,7 @@ impl RuntimeBuilder {
             links,
             homes,
             epoch: lease.epoch().clone(),
+            traffic: Traffic::default(),
             local: self.local,
             instance: lease.instance(),
             environment,

@@ -37,6 +37,7 @@ impl<Req, Resp> Client<Req, Resp> {
         let platform = self.runtime().platform();
         let mut failed = None;
         for plane in &self.shared.planes {
+            let counted = |incoming: Incoming| incoming.counted(self.shared.watcher.tally(), *plane);
             match plane {
                 Plane::Local => {
                     let worker = platform.local.worker(instance.id(), instance.target());
@@ -46,12 +47,12 @@ impl<Req, Resp> Client<Req, Resp> {
                     let Outbound { call, metadata, payload, .. } = outbound;
                     let window = platform.settings.stream_items_max;
                     let local = local::open(&worker, &call, window, metadata, payload);
-                    return Ok(Incoming::new(platform, Way::Local(local)));
+                    return Ok(counted(Incoming::new(platform, Way::Local(local))));
                 }
                 Plane::Tcp => {
                     let Some(address) = instance.address() else { continue };
                     match self.send_over_link(&outbound, address).await {
-                        Ok(incoming) => return Ok(incoming),
+                        Ok(incoming) => return Ok(counted(incoming)),
                         // On another plane less fits into a message.
                         Err(error @ Error::PayloadTooLarge { .. }) => return Err(error),
                         Err(error) => failed = Some(error),
@@ -59,11 +60,11 @@ impl<Req, Resp> Client<Req, Resp> {
                 }
                 Plane::NatsTcp => {
                     if let Some(home) = platform.links.advertised().filter(|_| instance.lists(*plane)) {
-                        return self.send_over_broker(outbound, Some(home)).await;
+                        return self.send_over_broker(outbound, Some(home)).await.map(counted);
                     }
                 }
                 Plane::Broker if instance.subject().is_some() => {
-                    return self.send_over_broker(outbound, None).await;
+                    return self.send_over_broker(outbound, None).await.map(counted);
                 }
                 Plane::Broker => {}
             }

@@ -138,6 +138,13 @@ async fn tls_that_is_not_compiled_in_names_its_feature() {
         let text = error.to_string();
         assert!(error.code() == "unsupported" && text.contains("feature `tls`"), "{text}");
     }
+    let config = Config::default().with_tcp("tcp:?ca_file=/ca.pem".parse().unwrap());
+    let error = DistributedRuntime::from_config(config).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        error.code() == "unsupported" && text.contains("TCP plane") && text.contains("feature `tls`"),
+        "{text}"
+    );
 }
 
 /// The lease's time to live that the discovery address says overrides the setting, and is what is asked for.

@@ -314,6 +314,7 @@ impl Sent {
 
     /// It is over.
     pub(crate) fn forget(&self) {
+        self.slot.forget();
         self.shared.table().swap_remove(&self.slot.ticket.call);
         self.shared.platform.homes.forget(self.slot.ticket.call);
     }

@@ -10,11 +10,13 @@ use slipring_core::mutation::Mutation;
 use slipring_core::{Effect, Error, Result};
 use tokio::time::Instant;
 
+use super::Plane;
 use super::caller::Sent;
 use super::link::Arrival;
 use super::link_call::LinkCall;
 use super::local::LocalCall;
 use super::queue::Queue;
+use super::traffic::Tally;
 use crate::alarm::Alarm;
 use crate::platform::Platform;
 
@@ -24,9 +26,12 @@ pub(crate) struct Incoming {
     way: Way,
     /// What was brought and is not read yet: taken from the queue together.
     brought: VecDeque<Arrival>,
-    /// Items taken.
+    /// Items taken, and their bytes.
     received: u64,
+    bytes: u64,
     over: bool,
+    /// Where it is counted.
+    count: Option<(Arc<Tally>, Plane)>,
 }
 
 /// The way that the answers come, and that the worker is told on what their reader does.
@@ -84,7 +89,15 @@ impl Way {
 impl Incoming {
     pub(crate) fn new(platform: &Arc<Platform>, way: Way) -> Self {
         platform.calls.fetch_add(1, Ordering::Relaxed);
-        Self { platform: platform.clone(), way, brought: VecDeque::new(), received: 0, over: false }
+        let brought = VecDeque::new();
+        Self { platform: platform.clone(), way, brought, received: 0, bytes: 0, over: false, count: None }
+    }
+
+    /// The same, counted for an endpoint on a plane.
+    pub(crate) fn counted(mut self, tally: &Arc<Tally>, plane: Plane) -> Self {
+        tally.flow(plane).begin();
+        self.count = Some((tally.clone(), plane));
+        self
     }
 
     /// An alarm of the runtime's, not set yet.
@@ -124,6 +137,7 @@ impl Incoming {
         let item = match arrival {
             Arrival::Item { payload, last } => {
                 self.received += 1;
+                self.bytes += payload.len() as u64;
                 if last {
                     self.end();
                 } else {
@@ -132,7 +146,11 @@ impl Incoming {
                 return Poll::Ready(Some(Ok(payload)));
             }
             Arrival::End { .. } => None,
-            Arrival::Failed(error) => Some(Err(self.failed(error))),
+            Arrival::Failed(error) => {
+                let error = self.failed(error);
+                self.reset(error.code());
+                Some(Err(error))
+            }
         };
         self.end();
         Poll::Ready(item)
@@ -149,6 +167,7 @@ impl Incoming {
     /// Ends the call before its end, and tells the worker. Again, and after the end, is no-op.
     pub(crate) fn give_up(&mut self) {
         if !self.over {
+            self.reset("cancelled");
             self.finish();
             self.way.cancel();
         }
@@ -165,8 +184,19 @@ impl Incoming {
         self.finish();
     }
 
+    fn reset(&self, code: &'static str) {
+        if let Some((tally, plane)) = &self.count {
+            tally.flow(*plane).reset(code);
+        }
+    }
+
     fn finish(&mut self) {
         self.over = true;
+        if let Some((tally, plane)) = &self.count {
+            let flow = tally.flow(*plane);
+            flow.items(self.received, self.bytes);
+            flow.end();
+        }
         if !self.platform.mutated(Mutation::CallIsLeaked) {
             self.platform.calls.fetch_sub(1, Ordering::Relaxed);
             self.way.forget();

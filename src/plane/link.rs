@@ -4,6 +4,8 @@
 //! [`Sink`] for the answers; whoever answers has an [`Outflow`]. In call-home the request came another way, and
 //! the answering end attaches a stream to the call.
 //!
+//! TLS, where it is spoken, lies below all of this: what follows is what travels inside of it.
+//!
 #![doc = include_str!("link/PROTOCOL.md")]
 
 mod assembly;
@@ -37,12 +39,14 @@ use bytes::Bytes;
 use slipring_core::{ByteStream, Environment, EnvironmentExt, Error, Headers, Result, Secret, Task};
 use tokio::time::Instant;
 
-pub(crate) use self::counters::{LinkSnapshot, PlaneCounters};
+pub(crate) use self::counters::PlaneCounters;
 use self::driver::Driver;
 pub(crate) use self::flow::{Inflow, Outflow, Taker};
+pub(crate) use self::hello::Refusal;
 pub(crate) use self::limits::LinkLimits;
 pub(crate) use self::reason::CloseReason;
 use self::shared::Shared;
+use super::report::ConnectionReport;
 
 /// Who this end is, what it offers and what it allows. One for a runtime, shared by all its links.
 pub(crate) struct Local {
@@ -106,6 +110,12 @@ pub(crate) trait Sink: Debug + Send + Sync + 'static {
     /// answering end said last of its load. Called on the link's task: must return at once.
     fn deliver(&self, arrivals: &mut Vec<Arrival>, load: Option<u64>);
 
+    /// Is it known that nobody takes them any more? Asked once a stream that was [adopted](Host::adopt) is there, so
+    /// that whoever gave up before that is noticed.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// The time has come at which it wanted to be woken. Called on the link's task: must return at once.
     fn wake(&self) {}
 }
@@ -157,14 +167,10 @@ impl Link {
     }
 
     fn start(shared: Arc<Shared>) -> Self {
+        tracing::debug!(peer = shared.peer_name(), epoch = shared.peer.epoch, "a link was opened");
         let driver = Driver::new(shared.clone());
         let task = shared.local.environment.start("link", driver.run());
         Self { held: Arc::new(Held { shared, task: Some(task) }) }
-    }
-
-    /// Who is at the other end.
-    pub(crate) fn peer(&self) -> Peer {
-        self.held.shared.peer
     }
 
     /// Sends a request.
@@ -230,9 +236,14 @@ impl Link {
         }
     }
 
-    /// What it does now, and what it did.
-    pub(crate) fn snapshot(&self) -> LinkSnapshot {
+    /// What it does now, and what it did; where the peer is, and how it is protected, it does not know.
+    pub(crate) fn snapshot(&self) -> ConnectionReport {
         self.held.shared.snapshot()
+    }
+
+    /// It was the so many-th of its runtime.
+    pub(crate) fn number(&self) -> u64 {
+        self.held.shared.number()
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use slipring_core::service::{EndpointSpec, Service};
 use slipring_core::{Effect, Error, Headers, Message, Result, Task};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::answers::BrokerAnswers;
@@ -23,6 +24,7 @@ use super::local::Listing;
 use super::wire::{self, Control, Ticket};
 use super::worker::{Answers, Inbound, LinkAnswers, Plan, Worker};
 use crate::endpoint::Metadata;
+use crate::plane::Plane;
 
 /// How long to wait for the task of a dropped predecessor, each time.
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(1);
@@ -159,13 +161,21 @@ impl Shared {
     /// Works on a request and answers over a connection to its caller; over the broker if there is none to be had.
     fn call_home(&self, (home, ticket): (Home, Ticket), message: Message, answers: BrokerAnswers) {
         let (worker, platform) = (self.worker.clone(), self.worker.platform().clone());
-        if let Some(link) = platform.links.ready(home.peer.instance) {
+        // One that was closed, or is going away, is not the way home: another one is dialled.
+        if let Some(link) = platform.links.ready(home.peer.instance).filter(Link::is_usable) {
             let answers = attach(&link, &home, ticket, &worker, answers);
             if let Err(refused) = worker.take(inbound(message, Some(ticket), answers), true) {
                 platform.spawn("refusal", refused.tell()).detach();
             }
             return;
         }
+        let admission = match worker.admit(Instant::now(), Some(ticket.deadline), Plane::NatsTcp) {
+            Ok(admission) => admission,
+            Err(error) => {
+                let refusing = async move { answers.fail(&error).await };
+                return platform.spawn("refusal", refusing).detach();
+            }
+        };
         // Its caller may ask after it meanwhile.
         answers.job().list();
         let dialling = async move {
@@ -176,9 +186,7 @@ impl Shared {
                     Answers::Broker(answers)
                 }
             };
-            if let Err(refused) = worker.take(inbound(message, Some(ticket), answers), false) {
-                refused.tell().await;
-            }
+            worker.begin(admission, Metadata::read(&message.headers), message.payload, answers, false);
         };
         platform.spawn("call home", dialling).detach();
     }

@@ -6,6 +6,7 @@ use serde::de::{self, Deserializer};
 use slipring_core::{Address, Error, Result, Secret};
 
 use super::link::LinkLimits;
+use super::tls::{TcpTls, with_tls};
 
 /// How a runtime takes part in the planes over TCP.
 ///
@@ -23,6 +24,10 @@ use super::link::LinkLimits;
 /// | `advertise` | what others dial: `host:port`, or `host` alone for the port that is listened on | the address that is listened on |
 /// | `call_home` | `true` or `false` | `false` |
 /// | `secret_file`, `secret_env` | where the [secret](Self::secret) is | none |
+/// | `tls` | `true` or `false`: over [TLS](Self::tls) | `true` if one of the next four is given |
+/// | `ca_file` | whose certificates are [accepted](TcpTls::ca_file); if it listens, whoever dials has to show one | none |
+/// | `cert_file`, `key_file` | the [certificate](TcpTls::identity_files) that it shows, and its key; needed to listen | none |
+/// | `server_name` | the [name](TcpTls::server_name) in the certificate of whoever is dialled | the host that is dialled |
 /// | `message_bytes_max` | the largest request or item, in bytes | 64 MiB |
 /// | `dial_timeout` | how long dialling may take | `2s` |
 ///
@@ -42,6 +47,8 @@ pub struct TcpPlane {
     pub call_home: bool,
     /// What both ends of a connection must know. It is never sent. Default: none.
     pub secret: Option<Secret>,
+    /// Connections are encrypted, and who is at the other end is verified. Needs the feature `tls`. Default: none.
+    pub tls: Option<TcpTls>,
     /// The largest request or item that is sent or taken, in bytes. Default 64 MiB.
     pub message_bytes_max: usize,
     /// How long dialling may take, the handshake included, before another way is taken. Default 2 s.
@@ -56,6 +63,7 @@ impl TcpPlane {
             advertise: None,
             call_home: false,
             secret: None,
+            tls: None,
             message_bytes_max: LinkLimits::default().message_bytes_max,
             dial_timeout: Duration::from_secs(2),
         }
@@ -86,6 +94,13 @@ impl TcpPlane {
     #[must_use]
     pub fn with_secret(mut self, secret: Secret) -> Self {
         self.secret = Some(secret);
+        self
+    }
+
+    /// Over TLS, and in no other way.
+    #[must_use]
+    pub fn with_tls(mut self, tls: TcpTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -126,6 +141,7 @@ impl TcpPlane {
             advertise: options.text("advertise").map(str::to_owned),
             call_home: options.flag("call_home")?.unwrap_or_default(),
             secret: options.secret("secret")?,
+            tls: TcpTls::from_options(address, &options)?,
             message_bytes_max: match options.number("message_bytes_max")? {
                 Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
                 None => defaults.message_bytes_max,
@@ -146,6 +162,14 @@ impl TcpPlane {
         if self.message_bytes_max == 0 || self.message_bytes_max > most {
             return wrong("message_bytes_max", format!("allowed: 1 to {most}"));
         }
+        if let Some(tls) = &self.tls {
+            tls.check(self.listen.is_some(), self.listen.is_none() || self.call_home)?;
+        }
+        if let Some(advertise) = self.advertise.as_ref().filter(|advertise| advertise.contains('/')) {
+            let problem =
+                format!("allowed: host or host:port, not {advertise}; tls says whether TLS is spoken");
+            return wrong("advertise", problem);
+        }
         let Some(listen) = &self.listen else {
             let problem = "it needs an address to listen on as well".to_owned();
             return if self.advertise.is_some() { wrong("advertise", problem) } else { Ok(()) };
@@ -158,14 +182,15 @@ impl TcpPlane {
         Ok(())
     }
 
-    /// What others dial, of a runtime that listens on this very address.
+    /// What others dial, of a runtime that listens on this very address: `host:port`, or `tls://host:port`.
     pub(crate) fn advertised(&self, bound: &str) -> String {
         let port = bound.rsplit_once(':').map_or("", |(_, port)| port);
-        match &self.advertise {
+        let host = match &self.advertise {
             None => bound.to_owned(),
             Some(address) if has_port(address) => address.clone(),
             Some(host) => format!("{host}:{port}"),
-        }
+        };
+        if self.tls.is_some() { with_tls(&host) } else { host }
     }
 }
 
@@ -201,6 +226,7 @@ impl<'de> Deserialize<'de> for TcpPlane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plane::tls::Destination;
 
     /// Addresses are read as the table says.
     #[test]
@@ -216,6 +242,13 @@ mod tests {
             .with_message_bytes_max(9)
             .with_dial_timeout(Duration::from_secs(1));
         assert_eq!(plane(all), expected);
+        let tls = TcpTls::new().with_ca_file("/ca").with_identity_files("/c", "/k").with_server_name("n");
+        let listening = TcpPlane::new().with_listen("a:1").with_tls(tls);
+        for flag in ["", "&tls=true"] {
+            let text = format!("tcp://a:1?ca_file=/ca&cert_file=/c&key_file=/k&server_name=n{flag}");
+            assert_eq!(plane(&text), listening);
+        }
+        assert_eq!(plane("tcp:?tls=false"), TcpPlane::new());
     }
 
     /// What cannot be used is refused, and the error says what.
@@ -227,12 +260,22 @@ mod tests {
             ("tcp://me@a:1", "no user"),
             ("tcp://a:1?shiny=1", "shiny"),
             ("tcp://a:1?call_home=maybe", "call_home"),
+            ("tcp://a:1?cert_file=/c", "go together"),
+            ("tcp://a:1?key_file=/k", "go together"),
+            ("tcp://a:1?tls=false&ca_file=/c", "tls=false"),
         ] {
             let error = text.parse::<TcpPlane>().unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
         let listening = TcpPlane::new().with_listen("0.0.0.0:0");
+        let (trusting, shown) =
+            (TcpTls::new().with_ca_file("c"), TcpTls::new().with_identity_files("c", "k"));
         for (plane, field) in [
+            (TcpPlane::new().with_tls(TcpTls::new()), "to dial it needs ca_file"),
+            (TcpPlane::new().with_tls(shown.clone()), "to dial it needs ca_file"),
+            (TcpPlane::new().with_listen("a:1").with_tls(trusting), "to listen it needs cert_file"),
+            (TcpPlane::new().with_listen("a:1").with_call_home(true).with_tls(shown.clone()), "ca_file"),
+            (TcpPlane::new().with_listen("a:1").with_advertise("tls://a:1"), "advertise"),
             (listening.clone(), "advertise"),
             (TcpPlane::new().with_advertise("a:1"), "advertise"),
             (TcpPlane::new().with_message_bytes_max(0), "message_bytes_max"),
@@ -243,6 +286,7 @@ mod tests {
             assert!(error.contains(field), "{plane:?}: {error}");
         }
         assert!(listening.with_advertise("a").check().is_ok());
+        assert!(TcpPlane::new().with_listen("a:1").with_tls(shown).check().is_ok());
     }
 
     /// What is advertised can be dialled: the port that was chosen stands in where none is said.
@@ -253,7 +297,11 @@ mod tests {
         for (advertise, dialled) in
             [("a", "a:4711"), ("a:1", "a:1"), ("[::1]", "[::1]:4711"), ("[::1]:1", "[::1]:1")]
         {
-            assert_eq!(plane.clone().with_advertise(advertise).advertised("127.0.0.1:4711"), dialled);
+            let plane = plane.clone().with_advertise(advertise);
+            assert_eq!(plane.advertised("127.0.0.1:4711"), dialled);
+            let secured = plane.with_tls(TcpTls::new()).advertised("127.0.0.1:4711");
+            assert_eq!(secured, format!("tls://{dialled}"));
+            assert_eq!(Destination::of(&secured), Destination { host: dialled, tls: true });
         }
     }
 }

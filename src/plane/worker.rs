@@ -28,6 +28,8 @@ use crate::codec::Codec;
 use crate::endpoint::{Context, Handler, Metadata, Output, panicked};
 use crate::lifecycle::LeaseHolder;
 use crate::name::EndpointPath;
+use crate::plane::Plane;
+use crate::plane::traffic::{Flow, Tally};
 use crate::platform::Platform;
 
 /// Items that travel together have at most so many bytes; a larger one travels alone.
@@ -37,6 +39,10 @@ const BATCH_BYTES_MAX: usize = 32 * 1024;
 const BATCH_TIME_MAX: Duration = Duration::from_millis(1);
 /// A deadline too far to be told is as good as a year.
 const DEADLINE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A request's task is no larger: what exceeds a kilobyte is given and taken back slowly by the usual allocators, and
+/// with thousands of requests under way it adds up.
+const WORK_BYTES_MAX: usize = 1024;
 
 /// How many requests an endpoint works on, and how many may wait.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +89,7 @@ pub(crate) struct Worker {
     pace: Pace,
     permits: Semaphore,
     stats: Arc<EndpointStats>,
+    tally: Arc<Tally>,
     refusing: AtomicBool,
     /// Cancels the requests in flight.
     abandon: CancellationToken,
@@ -97,8 +104,10 @@ impl Refused {
 
 impl Worker {
     pub(crate) fn new(plan: Plan, stats: Arc<EndpointStats>) -> Self {
+        let name: Arc<str> = plan.endpoint.to_string().into();
         Self {
-            name: plan.endpoint.to_string().into(),
+            tally: plan.platform.traffic.served(&name),
+            name,
             pace: Pace::new(),
             permits: Semaphore::new(plan.limits.concurrency),
             stats,
@@ -159,30 +168,71 @@ impl Worker {
         at_once: bool,
     ) -> std::result::Result<(), Box<Refused>> {
         let Inbound { metadata, payload, deadline, answers } = request;
-        let deadline = match self.admit(deadline) {
-            Ok(deadline) => deadline,
+        let (plane, now) = (answers.plane(), Instant::now());
+        match self.admit(now, deadline, plane) {
+            Ok(admission) => self.begin(admission, metadata, payload, answers, at_once),
             Err(error) => return Err(Box::new(Refused { answers, error })),
-        };
-        let context = Context::new(self.endpoint.clone(), self.platform.instance, deadline, metadata);
-        let admitted = Admitted { worker: self.clone() };
-        let asker = answers.asker();
-        let mut work: BoxFuture<'static, ()> =
-            Box::pin(admitted.work(context, answers, payload, self.stats.begin()));
-        if at_once && self.pace.is_quick() && self.is_done_at_once(work.as_mut()) {
-            return Ok(());
         }
-        // In time: what its caller says about it comes behind it.
-        asker.list();
-        self.platform.environment.spawn("request", work).detach();
         Ok(())
     }
 
+    /// Admits a request, on the plane that it is likely to be answered on: from now on its deadline runs, and a drain
+    /// waits for it.
+    ///
+    /// # Errors
+    /// Why it is not admitted.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        now: Instant,
+        deadline: Option<Duration>,
+        plane: Plane,
+    ) -> Result<Admission> {
+        match self.check(now, deadline) {
+            Ok(deadline) => {
+                let admitted = Admitted { worker: self.clone(), plane: None };
+                Ok(Admission { admitted, now, deadline, counted: self.stats.begin_at(now) })
+            }
+            Err(error) => {
+                self.tally.flow(plane).reset(error.code());
+                Err(error)
+            }
+        }
+    }
+
+    /// Works on a request that this worker admitted: `at_once`, right here, if it is likely to be done soon.
+    pub(crate) fn begin(
+        &self,
+        Admission { mut admitted, now, deadline, counted }: Admission,
+        metadata: Metadata,
+        payload: Bytes,
+        answers: Answers,
+        at_once: bool,
+    ) {
+        let context = Context::new(self.endpoint.clone(), self.platform.instance, deadline, metadata);
+        let plane = answers.plane();
+        self.tally.flow(plane).begin();
+        admitted.plane = Some(plane);
+        let at_once = at_once && self.pace.is_quick();
+        let job = answers.job();
+        let work = admitted.work(context, answers, payload, counted, at_once.then_some(now));
+        debug_assert!(size_of_val(&work) <= WORK_BYTES_MAX, "a request's task has {}", size_of_val(&work));
+        let mut work: BoxFuture<'static, ()> = Box::pin(work);
+        if at_once && self.is_done_at_once(work.as_mut()) {
+            return;
+        }
+        // It gets a task of its own, and its caller may ask after it from now on. In time: what that says about it
+        // comes behind it.
+        if let Some(job) = job {
+            job.list();
+        }
+        self.platform.environment.spawn("request", work).detach();
+    }
+
     /// Checks whether a request is worked on, and returns when its caller stops waiting.
-    fn admit(&self, deadline: Option<Duration>) -> Result<Instant> {
+    fn check(&self, now: Instant, deadline: Option<Duration>) -> Result<Instant> {
         if self.refusing.load(Ordering::Acquire) {
             return Err(Error::draining(format!("instance {:x} of {}", self.platform.instance, self.name)));
         }
-        let now = Instant::now();
         let fenced = self.platform.settings.lease_policy == LeasePolicy::Fence;
         let asked = fenced || self.platform.observed;
         let tenure = asked.then(|| self.lease.tenure(now, &*self.platform.environment)).flatten();
@@ -220,33 +270,38 @@ impl Worker {
     }
 
     /// Works on an answer until it is given, or until nobody can be waiting for it any more.
-    async fn in_time(
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    fn in_time(
         &self,
         asker: &Asker,
+        began: Option<Instant>,
         deadline: Instant,
-        mut answering: Pin<&mut impl Future<Output = std::thread::Result<Result<()>>>>,
-    ) -> Result<()> {
-        let mut end = Poll::Pending;
-        let began = Instant::now();
-        // Many answers are given at once: those need neither a timer nor the room for one.
-        if !self.abandon.is_cancelled() && !asker.is_gone() && began < deadline {
-            end = poll!(&mut answering);
-        }
-        match end {
-            Poll::Ready(_) => self.pace.answered(began.elapsed()),
-            Poll::Pending => self.pace.paused(),
-        }
-        let end = match end {
-            Poll::Ready(end) => end,
-            Poll::Pending => {
-                let given_up = Box::pin(self.given_up(asker, began, deadline));
-                match select(given_up, answering).await {
-                    Either::Left((error, _)) => return Err(error),
-                    Either::Right((end, _)) => end,
-                }
+        mut answering: Pin<&mut (impl Future<Output = std::thread::Result<Result<()>>> + Send)>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            let mut end = Poll::Pending;
+            // In a task of its own it begins when the task does.
+            let began = began.unwrap_or_else(Instant::now);
+            // Many answers are given at once: those need neither a timer nor the room for one.
+            if !self.abandon.is_cancelled() && !asker.is_gone() && began < deadline {
+                end = poll!(&mut answering);
             }
-        };
-        end.unwrap_or_else(|panic| Err(panicked(&*panic)))
+            match end {
+                Poll::Ready(_) => self.pace.answered(began.elapsed()),
+                Poll::Pending => self.pace.paused(),
+            }
+            let end = match end {
+                Poll::Ready(end) => end,
+                Poll::Pending => {
+                    let given_up = Box::pin(self.given_up(asker, began, deadline));
+                    match select(given_up, answering).await {
+                        Either::Left((error, _)) => return Err(error),
+                        Either::Right((end, _)) => end,
+                    }
+                }
+            };
+            end.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        }
     }
 
     /// Resolves when the endpoint waits no longer, or nobody can be waiting any more.
@@ -264,11 +319,25 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, answers: &mut Answers, payload: Bytes, context: Context) -> Result<()> {
-        let _permit = self.permit().await?;
-        match self.handler.handle(self.codec, payload, context).await? {
-            Output::One(bytes) => answers.only(bytes).await,
-            Output::Many(items) => Box::pin(stream(answers, items, self.batch_bytes_max())).await,
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    fn answer(
+        &self,
+        answers: &mut Answers,
+        payload: Bytes,
+        context: Context,
+    ) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            let _permit = self.permit().await?;
+            match self.handler.handle(self.codec, payload, context).await? {
+                Output::One(bytes) => {
+                    self.tally.flow(answers.plane()).items(1, bytes.len() as u64);
+                    answers.only(bytes).await
+                }
+                Output::Many(items) => {
+                    let flow = self.tally.flow(answers.plane());
+                    Box::pin(stream(answers, items, self.batch_bytes_max(), flow)).await
+                }
+            }
         }
     }
 
@@ -291,11 +360,16 @@ async fn stream(
     answers: &mut Answers,
     mut items: BoxStream<'static, Result<Bytes>>,
     bytes_max: usize,
+    flow: &Flow,
 ) -> Result<()> {
     let mut next = items.next().await;
     while let Some(item) = next {
         let item = item?;
-        answers.room().await?;
+        if !answers.has_room_for(1) {
+            flow.stalled();
+            tracing::trace!(plane = %answers.plane(), "a stream waits for its reader");
+            answers.room().await?;
+        }
         let (mut bytes, mut batch, began) = (item.len(), vec![item], Instant::now());
         let ready = loop {
             let is_full = bytes >= bytes_max
@@ -313,6 +387,7 @@ async fn stream(
                 ready => break ready,
             }
         };
+        flow.items(batch.len() as u64, bytes as u64);
         answers.items(batch, matches!(ready, Some(Ok(None)))).await?;
         next = match ready {
             Some(Ok(None)) => return Ok(()),
@@ -324,9 +399,19 @@ async fn stream(
     answers.end().await
 }
 
+/// A request that was admitted and is not worked on yet.
+pub(crate) struct Admission {
+    admitted: Admitted,
+    now: Instant,
+    deadline: Instant,
+    counted: InFlight,
+}
+
 /// A request that was admitted. However it ends, its end is told.
 struct Admitted {
     worker: Arc<Worker>,
+    /// The plane that it is answered on, once it is worked on.
+    plane: Option<Plane>,
 }
 
 impl Admitted {
@@ -339,6 +424,7 @@ impl Admitted {
         mut answers: Answers,
         payload: Bytes,
         counted: InFlight,
+        began: Option<Instant>,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let worker = &*self.worker;
@@ -346,6 +432,7 @@ impl Admitted {
             let outcome = worker
                 .in_time(
                     &asker,
+                    began,
                     deadline,
                     pin!(
                         AssertUnwindSafe(worker.answer(&mut answers, payload, context.clone()))
@@ -356,6 +443,7 @@ impl Admitted {
             if let Err(error) = outcome {
                 // Tasks that the handler started are told that nobody waits any more.
                 context.cancel();
+                worker.tally.flow(answers.plane()).reset(error.code());
                 counted.failed(error.to_string());
                 Box::pin(answers.fail(&error)).await;
             }
@@ -365,7 +453,10 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let Worker { name, platform, .. } = &*self.worker;
+        let Worker { name, platform, tally, .. } = &*self.worker;
+        if let Some(plane) = self.plane {
+            tally.flow(plane).end();
+        }
         platform.tell(|| Fact::RequestEnded { endpoint: name.clone(), instance: platform.instance });
     }
 }

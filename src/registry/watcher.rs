@@ -13,6 +13,7 @@ use super::instance::Instance;
 use super::mirror::{Mirror, Options, State, Step};
 use super::view::{InstanceChange, View, WatchState};
 use crate::name::{EndpointPath, InstancePath, near_misses};
+use crate::plane::traffic::Tally;
 use crate::platform::Platform;
 
 /// How long a list of similar names is good for.
@@ -25,6 +26,8 @@ pub(crate) struct Watcher {
     platform: Arc<Platform>,
     view: Arc<View>,
     name: Arc<str>,
+    /// What those who watch it call.
+    tally: Arc<Tally>,
     /// What is registered and looks similar, and when that was found.
     near: tokio::sync::Mutex<Option<(Instant, Vec<String>)>>,
     task: Task,
@@ -34,18 +37,24 @@ impl Watcher {
     /// Starts watching. Whatever happens to the watch, the view keeps what was seen last and says how old it
     /// is.
     pub(crate) fn start(platform: Arc<Platform>, endpoint: EndpointPath) -> Self {
-        let name = endpoint.to_string().into();
+        let name: Arc<str> = endpoint.to_string().into();
+        let tally = platform.traffic.called(&name);
         let view = Arc::new(View::new(endpoint));
         let prefix = view.endpoint().instances().to_string();
         platform.environment.observe(&Fact::WatcherStarted { prefix });
         let follower = Follower::new(platform.clone(), view.clone());
         let task = platform.spawn("shared watcher", follower.run());
-        Self { platform, view, name, near: tokio::sync::Mutex::default(), task }
+        Self { platform, view, name, tally, near: tokio::sync::Mutex::default(), task }
     }
 
     /// The endpoint, as `namespace/component/endpoint`.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Counts the calls of the endpoint.
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     /// Endpoints of the same namespace that are registered and look similar; none if that cannot be found out.

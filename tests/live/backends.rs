@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipring::record::Record;
-use slipring::{Discovery, DistributedRuntime, MemoryWorld, Messaging, Settings, SystemEnvironment};
+use slipring::{Discovery, DistributedRuntime, MemoryWorld, Messaging, Plane, Settings, SystemEnvironment};
 use slipring_core::{Entry, Range};
 use slipring_etcd::EtcdDiscovery;
 use slipring_nats::NatsMessaging;
@@ -47,7 +47,7 @@ impl Backends {
     /// Where the servers are; both are real ones.
     pub(crate) fn addresses(&self) -> Addresses {
         let (etcd, nats) = (self.etcd.as_ref().unwrap(), self.nats.as_ref().unwrap());
-        Addresses { etcd: vec![etcd.endpoint()], nats: nats.endpoint() }
+        Addresses { etcd: vec![etcd.endpoint()], nats: nats.endpoint(), plane: Plane::Broker }
     }
 
     /// A handle to the store on a connection of its own, as another process would have it.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use slipring::Plane;
 use slipring_servers::Version;
 use tokio::time::{Instant, sleep};
 
@@ -105,10 +106,10 @@ impl Fault {
 
 /// However a fault ends, calls do not fail that should not, none is answered later than its deadline allows, no
 /// worker ends, and all that live, and only those, are registered and known to every caller soon after.
-async fn survives(fault: Fault, version: Version) {
+async fn survives(fault: Fault, version: Version, plane: Plane) {
     let (rounds, panics) = (rounds(ROUNDS), count_panics());
     let members = if fault == Fault::KillLeader { 3 } else { 1 };
-    let mut fleet = Fleet::start(version, members).await;
+    let mut fleet = Fleet::start(version, members, plane).await;
     let callers = Callers::start(&fleet.addresses, fault.deadline()).await;
     let (_, mut before) = fleet.settle(&callers, Instant::now(), RECOVERY_MAX).await;
     let mut recoveries = Vec::new();
@@ -129,9 +130,14 @@ async fn survives(fault: Fault, version: Version) {
         fleet.assert_running();
     }
     let outcomes = callers.stop().await;
-    report(fault, version, &outcomes, &mut recoveries);
+    report(fault, &format!("{version:?}, {}", plane.name()), &outcomes, &mut recoveries);
     assert_eq!((outcomes.hung, outcomes.wrong, panics.load(Ordering::Relaxed)), (0, 0, 0));
     assert!(outcomes.ok > 0 && (fault.may_fail_calls() || outcomes.failed.is_empty()), "{outcomes:?}");
+    // A call that certainly did nothing is made elsewhere, while there is somebody.
+    assert!(fault != Fault::KillWorker || outcomes.untouched == 0, "{outcomes:?}");
+    // On a connection it is known at once what its end means for those who use it.
+    let mut codes = outcomes.failed.keys();
+    assert!(plane == Plane::Broker || codes.all(|code| *code == "stream_interrupted"), "{outcomes:?}");
 }
 
 /// Counts panics, also those of tasks that nobody waits for.
@@ -151,11 +157,11 @@ pub(crate) fn rounds(default: usize) -> usize {
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the test is run for")]
-fn report(fault: Fault, version: Version, outcomes: &Outcomes, recoveries: &mut [Duration]) {
+fn report(fault: Fault, ground: &str, outcomes: &Outcomes, recoveries: &mut [Duration]) {
     recoveries.sort_unstable();
     let median = recoveries[recoveries.len() / 2];
     println!(
-        "| {} ({version:?}) | {} | {outcomes} | {:.1} s | {:.1} s |",
+        "| {} ({ground}) | {} | {outcomes} | {:.1} s | {:.1} s |",
         fault.name(),
         recoveries.len(),
         median.as_secs_f32(),
@@ -170,12 +176,12 @@ macro_rules! faults {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn debian() {
-                survives(Fault::$fault, Version::Debian).await;
+                survives(Fault::$fault, Version::Debian, Plane::Broker).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn newer() {
-                survives(Fault::$fault, Version::Newer).await;
+                survives(Fault::$fault, Version::Newer, Plane::Broker).await;
             }
         }
     )* };
@@ -189,4 +195,19 @@ faults! {
     nats_killed: KillNats;
     nats_paused: PauseNats;
     worker_killed: KillWorker;
+}
+
+/// A worker process that is killed under load, on connections: only what it had under way fails.
+mod worker_killed_on_connections {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn direct() {
+        survives(Fault::KillWorker, Version::Newer, Plane::Tcp).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn called_home() {
+        survives(Fault::KillWorker, Version::Newer, Plane::NatsTcp).await;
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use slipring::{Client, Context, DistributedRuntime, Fault, LeaseState};
+use slipring::{Client, Context, DistributedRuntime, Fault, LeaseState, Plane, TcpPlane};
 use slipring_servers::Version;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -16,24 +16,43 @@ use crate::backends::{Backends, WORK, etcd_at, nats_at, settings};
 /// The variables that make a worker of this program.
 const ETCD: &str = "SLIPRING_LIVE_ETCD";
 const NATS: &str = "SLIPRING_LIVE_NATS";
+/// How a worker takes part in the planes over TCP, as in production.
+const TCP: &str = "SLIPRING_TCP";
 /// How long a worker counts at each number.
 const STEP: Duration = Duration::from_millis(5);
 /// How long a start or a stop of a process may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where the servers are.
+/// Where the servers are, and how workers are called.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     /// The members of the etcd cluster.
     pub(crate) etcd: Vec<String>,
     /// The nats-server.
     pub(crate) nats: String,
+    /// The plane that all calls take.
+    pub(crate) plane: Plane,
 }
 
 impl Addresses {
-    /// A runtime on connections of its own.
-    pub(crate) async fn runtime(&self) -> DistributedRuntime {
-        let builder = DistributedRuntime::builder().settings(settings(|_| {}));
+    /// A runtime for calls, on connections of its own.
+    pub(crate) async fn caller(&self) -> DistributedRuntime {
+        let listens = self.plane == Plane::NatsTcp;
+        self.runtime(if listens { "tcp://127.0.0.1" } else { "tcp:" }).await
+    }
+
+    /// How the workers take part in the planes over TCP.
+    fn tcp_of_workers(&self) -> &'static str {
+        match self.plane {
+            Plane::Tcp => "tcp://127.0.0.1",
+            Plane::NatsTcp => "tcp:?call_home=true",
+            _ => "tcp:",
+        }
+    }
+
+    async fn runtime(&self, tcp: &str) -> DistributedRuntime {
+        let tcp: TcpPlane = tcp.parse().unwrap();
+        let builder = DistributedRuntime::builder().settings(settings(|_| {})).tcp(tcp);
         let builder = builder.discovery(etcd_at(self.etcd.clone())).messaging(nats_at(self.nats.clone()));
         builder.build().await.unwrap()
     }
@@ -57,6 +76,7 @@ impl Worker {
             .args(["--exact", "worker::a_process_serves_until_it_is_told_to_stop", "--nocapture"])
             .env(ETCD, addresses.etcd.join(","))
             .env(NATS, &addresses.nats)
+            .env(TCP, addresses.tcp_of_workers())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().unwrap();
@@ -119,12 +139,13 @@ async fn registered(lines: &mut Lines<BufReader<ChildStdout>>) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_serves_until_it_is_told_to_stop() {
     if let (Ok(etcd), Ok(nats)) = (std::env::var(ETCD), std::env::var(NATS)) {
-        return serve(Addresses { etcd: etcd.split(',').map(str::to_owned).collect(), nats }).await;
+        let etcd = etcd.split(',').map(str::to_owned).collect();
+        return serve(Addresses { etcd, nats, plane: Plane::Broker }).await;
     }
     let backends = Backends::memory().with_etcd(Version::Newer).await.with_nats(Version::Newer).await;
     let addresses = backends.addresses();
     let mut worker = Worker::start(&addresses).await;
-    let caller = addresses.runtime().await;
+    let caller = addresses.caller().await;
     let client: Client<u64, u64> = caller.endpoint(WORK).unwrap().client().await.unwrap();
     let items: Vec<_> = client.generate(&3).await.unwrap().map(Result::unwrap).collect().await;
     assert_eq!(items, [1, 2, 3]);
@@ -140,7 +161,7 @@ async fn serve(addresses: Addresses) {
         report(panic);
         std::process::abort();
     }));
-    let runtime = addresses.runtime().await;
+    let runtime = addresses.runtime(&std::env::var(TCP).unwrap()).await;
     let count = |to: u64, _: Context| async move {
         Ok(stream::iter(1..=to).then(|item| async move {
             tokio::time::sleep(STEP).await;

@@ -11,6 +11,8 @@ use slipring::{Client, Context, Effect, Error, Fault, Plane, Responses, Serving,
 use slipring_core::Bytes;
 use tokio::sync::Semaphore;
 
+pub(crate) use crate::report::what_travels_is_reported;
+
 use crate::ground::{Ground, Inside, MESSAGE_BYTES_MAX, eventually};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,6 +11,8 @@ use slipring_core::Messaging as _;
 use slipring_sim::World;
 use tokio::time::Instant;
 
+#[cfg(feature = "tls")]
+use crate::certificates::Authority;
 use crate::pipes::Pipes;
 
 /// The endpoint that every case serves and calls.
@@ -23,6 +25,9 @@ pub(crate) struct Ground {
     settings: Settings,
     message_bytes_max: usize,
     nodes: AtomicU64,
+    /// Who vouches for all runtimes, if they speak TLS.
+    #[cfg(feature = "tls")]
+    authority: Option<Authority>,
 }
 
 enum Carrier {
@@ -44,7 +49,15 @@ impl Ground {
         let carrier = Carrier::Process(MemoryWorld::new(), LocalPlane::new());
         let mut settings = Settings::default();
         settings.watcher_grace = Duration::from_millis(20);
-        Self { plane, carrier, settings, message_bytes_max: MESSAGE_BYTES_MAX, nodes: AtomicU64::new(0) }
+        Self {
+            plane,
+            carrier,
+            settings,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            nodes: AtomicU64::new(0),
+            #[cfg(feature = "tls")]
+            authority: None,
+        }
     }
 
     pub(crate) fn local() -> Self {
@@ -73,6 +86,14 @@ impl Ground {
 
     pub(crate) fn in_the_simulator(self) -> Self {
         Self { carrier: Carrier::Simulator(World::new(7)), ..self }
+    }
+
+    /// Over mutual TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_tls(self) -> Self {
+        let authority = Authority::new("everybody's");
+        authority.issue("member", "fleet.test");
+        Self { authority: Some(authority), ..self }
     }
 
     /// The largest message of the bus, headers included.
@@ -119,6 +140,14 @@ impl Ground {
 
     fn tcp_plane(&self, listens: bool) -> TcpPlane {
         let plane = TcpPlane::new().with_message_bytes_max(self.message_bytes_max);
+        #[cfg(feature = "tls")]
+        let plane = match &self.authority {
+            None => plane,
+            Some(authority) => {
+                let tls = authority.trusted().with_server_name("fleet.test");
+                plane.with_tls(authority.shown(tls, "member"))
+            }
+        };
         if !listens {
             return plane;
         }

@@ -1,11 +1,17 @@
-//! What a call promises is the same on every plane: one suite, run within the process, over the broker, over TCP
-//! and over connections that the worker dials; on sockets, on pipes and in the simulator.
+//! What a call promises is the same on every plane: one suite, run within the process, over the broker, over TCP,
+//! over TLS, and over connections that the worker dials; on sockets, on pipes and in the simulator.
 #![allow(clippy::unwrap_used, reason = "a test may, and so may what it is set up with")]
 #![allow(clippy::disallowed_methods, reason = "a test is no node of a simulation")]
 
 mod cases;
+#[cfg(feature = "tls")]
+mod certificates;
+mod faults;
 mod ground;
 mod pipes;
+mod report;
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Every case on one ground, a test each.
 macro_rules! suite {
@@ -32,6 +38,7 @@ macro_rules! suite {
                 what_travels_along_arrives
                 too_many_requests_are_refused
                 a_worker_that_goes_away_interrupts_the_stream
+                what_travels_is_reported
             }
         }
     };
@@ -54,3 +61,9 @@ suite!(tcp_on_pipes, Ground::tcp().on_pipes(), #[tokio::test(start_paused = true
 suite!(nats_tcp_on_pipes, Ground::nats_tcp().on_pipes(), #[tokio::test(start_paused = true)]);
 suite!(tcp_in_the_simulator, Ground::tcp().in_the_simulator(), #[tokio::test(start_paused = true)]);
 suite!(nats_tcp_in_the_simulator, Ground::nats_tcp().in_the_simulator(), #[tokio::test(start_paused = true)]);
+#[cfg(feature = "tls")]
+suite!(tcp_with_tls, Ground::tcp().with_tls().on_sockets(), #[tokio::test(flavor = "multi_thread", worker_threads = 2)]);
+#[cfg(feature = "tls")]
+suite!(nats_tcp_with_tls, Ground::nats_tcp().with_tls().on_sockets(), #[tokio::test(flavor = "multi_thread", worker_threads = 2)]);
+#[cfg(feature = "tls")]
+suite!(tcp_with_tls_in_the_simulator, Ground::tcp().with_tls().in_the_simulator(), #[tokio::test(start_paused = true)]);

@@ -34,7 +34,7 @@ mod without {
 mod with {
     use std::sync::Arc;
 
-    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::pem::{self, PemObject};
     use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use slipring_core::{Effect, Error};
     use tokio_rustls::TlsConnector;
@@ -62,7 +62,7 @@ mod with {
                 None => builder.with_no_client_auth(),
                 Some((cert_file, key_file)) => {
                     let key = PrivateKeyDer::from_pem_file(key_file);
-                    let key = key.map_err(|error| bad_file(key_file, error))?;
+                    let key = key.map_err(|error| unread(key_file, error))?;
                     let own = builder.with_client_auth_cert(certificates(cert_file)?, key);
                     own.map_err(|error| bad_file(cert_file, error))?
                 }
@@ -90,11 +90,20 @@ mod with {
 
     fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>> {
         let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let certificates = read.map_err(|error| bad_file(file, error))?;
+        let certificates = read.map_err(|error| unread(file, error))?;
         if certificates.is_empty() {
             return Err(bad_file(file, "it has no certificate"));
         }
         Ok(certificates)
+    }
+
+    /// A file that cannot be read. What is in it is not shown: it may be a key.
+    fn unread(file: &str, problem: pem::Error) -> Error {
+        match problem {
+            pem::Error::Io(problem) => bad_file(file, problem),
+            pem::Error::NoItemsFound => bad_file(file, "it holds none of what is looked for"),
+            _ => bad_file(file, "it is no PEM file: a line is damaged"),
+        }
     }
 
     fn bad_file(file: &str, problem: impl std::fmt::Display) -> Error {

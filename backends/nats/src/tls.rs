@@ -38,7 +38,7 @@ mod pem {
     use std::fmt::Display;
     use std::path::Path;
 
-    use async_nats::rustls::pki_types::pem::PemObject;
+    use async_nats::rustls::pki_types::pem::{self, PemObject};
     use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
     use super::*;
@@ -67,12 +67,21 @@ mod pem {
         let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         match all {
             Ok(certificates) if certificates.is_empty() => Err(invalid(path, "it holds no certificate")),
-            all => all.map_err(|problem| invalid(path, problem)),
+            all => all.map_err(|problem| unread(path, problem)),
         }
     }
 
     pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-        PrivateKeyDer::from_pem_file(path).map_err(|problem| invalid(path, problem))
+        PrivateKeyDer::from_pem_file(path).map_err(|problem| unread(path, problem))
+    }
+
+    /// A file that cannot be read. What is in it is not shown: it may be a key.
+    fn unread(path: &Path, problem: pem::Error) -> Error {
+        match problem {
+            pem::Error::Io(problem) => invalid(path, problem),
+            pem::Error::NoItemsFound => invalid(path, "it holds none of what is looked for"),
+            _ => invalid(path, "it is no PEM file: a line is damaged"),
+        }
     }
 
     pub(super) fn invalid(path: &Path, problem: impl Display) -> Error {

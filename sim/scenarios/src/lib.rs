@@ -15,6 +15,7 @@ mod defects;
 mod fleet;
 mod leases;
 pub mod mutants;
+mod planes;
 mod records;
 mod soak;
 mod views;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Scenario> {
         views::all(),
         calls::all(),
         defects::all(),
+        planes::all(),
         soak::all(),
     ];
     subjects.into_iter().flatten().collect()

@@ -79,6 +79,7 @@ scenarios! {
     u11144_no_stale_and_no_foreign_instances: SEEDS,
     d09_u732_who_is_set_aside_stays_aside: SEEDS,
     d28_a_call_to_the_dead_ends: SEEDS,
+    planes_under_faults: SEEDS / 4 + 5,
     long_soak: if cfg!(debug_assertions) { 0 } else { 2 },
 }
 
@@ -121,6 +122,18 @@ fn f39_histories_are_not_mixed() {
         found += going_on.replay(seed, schedule).violations.len();
     }
     assert!(found > 0, "whoever goes on where a watch ended breaks a promise");
+}
+
+/// On connections too, a call that is repeated though it may have been executed, one that is kept when it is over and
+/// one that outlives its deadline are found.
+#[test]
+fn bugs_on_connections_are_found() {
+    const SEEDS_MAX: u64 = 40;
+    for bug in [Mutation::UnknownIsRetried, Mutation::CallIsLeaked, Mutation::DeadlineIsForgotten] {
+        let scenario = mutated(&scenario("planes_under_faults"), bug);
+        let found = (0..SEEDS_MAX).any(|seed| !scenario.run(seed).violations.is_empty());
+        assert!(found, "{bug:?}");
+    }
 }
 
 /// A simulated week of the whole component model, with all that happened in it and its judgement, fits into little

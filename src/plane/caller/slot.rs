@@ -1,7 +1,7 @@
 //! One call under way: what it brought, and when to ask after it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use slipring_core::{Effect, Error, Message, Subject};
@@ -30,6 +30,8 @@ pub(crate) struct Slot {
     credit: AtomicU64,
     /// The connection that brings the answers, once there is one.
     home: OnceLock<Inflow>,
+    /// Nobody reads any more.
+    over: AtomicBool,
 }
 
 /// When something was heard and said.
@@ -54,6 +56,7 @@ impl Slot {
             signs: Mutex::new(signs),
             credit,
             home: OnceLock::new(),
+            over: AtomicBool::new(false),
         }
     }
 
@@ -72,8 +75,16 @@ impl Slot {
         self.home.get()
     }
 
-    /// An answer came.
+    /// The call is over: a connection that comes now comes too late.
+    pub(super) fn forget(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// An answer came over the broker.
     pub(super) fn handle(&self, now: Instant, message: Message) {
+        if self.home().is_some() {
+            return;
+        }
         if message.no_responders {
             return self.handle_no_responders(message.subject.as_str());
         }
@@ -84,7 +95,7 @@ impl Slot {
         }
         let answer = match Answer::read(&message.payload) {
             Ok(answer) => answer,
-            Err(error) => return self.queue.fail(error.raise(Effect::Unknown)),
+            Err(error) => return self.fail(error.raise(Effect::Unknown)),
         };
         self.instance.standing().report(now, answer.load);
         match answer.kind {
@@ -94,7 +105,7 @@ impl Slot {
             }
             AnswerKind::Items(items) => self.push_items(items),
             AnswerKind::End(count) => self.queue.end(count),
-            AnswerKind::Failed(error) => self.queue.fail(error),
+            AnswerKind::Failed(error) => self.fail(error),
         }
     }
 
@@ -115,12 +126,20 @@ impl Slot {
             return self.interrupt("the instance is gone: nobody listens at its subject");
         }
         let subject = self.instance.subject().map_or(subject, Subject::as_str);
-        self.queue.fail(Error::no_responders(subject));
+        self.fail(Error::no_responders(subject));
     }
 
     /// The call is lost, as far as anybody can tell.
     pub(super) fn interrupt(&self, cause: &str) {
-        self.queue.fail(Error::stream_interrupted(0, cause));
+        self.fail(Error::stream_interrupted(0, cause));
+    }
+
+    fn fail(&self, error: Error) {
+        self.queue.fail(error);
+        // If a connection came meanwhile, it has nobody to bring the answers to.
+        if let Some(home) = self.home() {
+            home.cancel();
+        }
     }
 
     /// Items allowed so far, in all.
@@ -178,6 +197,10 @@ impl Sink for Slot {
             self.instance.standing().report(Instant::now(), load);
         }
         self.queue.deliver(arrivals);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire) || self.queue.is_ended()
     }
 }
 

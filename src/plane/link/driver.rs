@@ -9,6 +9,7 @@ use super::frame::{HEAD_BYTES, Kind};
 use super::intake::{ACCUSED, Intake};
 use super::reason::CloseReason;
 use super::shared::Shared;
+use crate::plane::tls::fault_of;
 
 /// A read has this room at first, and when nothing came for long; it grows with what comes.
 const READ_BYTES_MIN: usize = 4 * 1024;
@@ -35,6 +36,8 @@ pub(super) struct Driver {
     partial: Option<Instant>,
     /// When the last stream ended after this end had gone away.
     emptied: Option<Instant>,
+    /// This end went away because no stream had been open for long.
+    idle: bool,
     /// Others had their turn; now it is written.
     yielded: bool,
 }
@@ -52,6 +55,7 @@ impl Driver {
             pinged: None,
             partial: None,
             emptied: None,
+            idle: false,
             yielded: false,
         }
     }
@@ -111,6 +115,9 @@ impl Driver {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "reading failed");
+                    if fault_of(&error).is_some() {
+                        return Err(CloseReason::Tampered);
+                    }
                     return Err(self.ended(error.kind() != io::ErrorKind::UnexpectedEof));
                 }
                 Poll::Ready(Ok(0)) => return Err(self.ended(false)),
@@ -263,6 +270,7 @@ impl Driver {
         if now < idle_at {
             return Ok(next.min(idle_at));
         }
+        self.idle = true;
         self.shared.go_away();
         Ok(next)
     }
@@ -284,6 +292,8 @@ impl Driver {
 
     /// Says why, as far as that is possible, and lets the connection go.
     fn part(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
+        let idle = self.idle && reason == CloseReason::Drained;
+        let reason = if idle { CloseReason::Idle } else { reason };
         let mut streams = self.shared.streams();
         streams.closing.get_or_insert(reason);
         let code = match reason {

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use self::host::{Desk, Reader};
 use super::frame::{HEAD_BYTES, Head, Kind, OPEN_BYTES, Preamble};
-use super::{CloseReason, Link, LinkLimits, LinkSnapshot, Local, Outbound, Peer, hello};
+use super::{CloseReason, Link, LinkLimits, Local, Outbound, Peer, hello};
+use crate::plane::report::ConnectionReport;
 use crate::plane::wire::{decode_failure, encode_failure};
 
 /// The instance at this end, and the one at the other.
@@ -173,7 +174,7 @@ pub async fn connection(environment: Arc<dyn Environment>, data: &[u8]) {
         }
         let counted = here.counters.snapshot();
         let (closed, refused): (u64, u64) = (counted.closed.values().sum(), counted.refused.values().sum());
-        assert_eq!((counted.links_open, closed + refused, counted.links_opened), (0, 1, closed));
+        assert_eq!((closed + refused, counted.connections_opened), (1, closed));
         assert_eq!(Arc::strong_count(&here), 1, "something of the link is left");
     };
     let over = async {
@@ -244,7 +245,7 @@ async fn live(link: Link, mode: Mode, desk: &Desk) {
     assert_ne!(reason, CloseReason::Abandoned, "the task of the link panicked");
     assert!(readers.iter().all(|(reader, _)| reader.is_ended()), "a stream was not told");
     desk.ended().await;
-    let LinkSnapshot { streams_open, queued_bytes, assembling_bytes, .. } = link.snapshot();
+    let ConnectionReport { streams_open, queued_bytes, assembling_bytes, .. } = link.snapshot();
     assert_eq!((streams_open, queued_bytes, assembling_bytes), (0, 0, 0));
 }
 

@@ -13,6 +13,7 @@ use slipring_core::{ByteStream, Effect, Error, Result, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{LinkLimits, Local, Peer};
+use crate::plane::tls::{TlsFault, fault_of};
 
 /// What every connection begins with.
 pub(super) const MAGIC: [u8; 8] = *b"slipring";
@@ -22,6 +23,8 @@ const VERSION: u16 = 1;
 const VERSION_MIN: u16 = 1;
 /// Both ends know a secret, and prove it.
 const SECRET: u16 = 1;
+/// What a record of TLS begins with, if it is one of a handshake or an alert.
+const TLS_BEGINS: [u8; 2] = [0x16, 0x15];
 pub(super) const HELLO_BYTES: usize = 88;
 const PROOF_BYTES: usize = 32;
 const VERDICT_BYTES: usize = 2 + PROOF_BYTES;
@@ -54,6 +57,12 @@ pub(crate) enum Refusal {
     Cut,
     /// It took too long.
     Slow,
+    /// The peer speaks TLS, and this end was not told to.
+    TlsWanted,
+    /// The peer offers no TLS, and this end speaks nothing else.
+    TlsMissing,
+    /// There is no TLS with the peer.
+    Tls(TlsFault),
 }
 
 /// A hello, from either end.
@@ -82,7 +91,7 @@ pub(super) async fn dial(
         Ok(Err(refusal)) => refusal,
         Err(_) => Refusal::Slow,
     };
-    Err(refusal.told(format!("instance {:x}", expected.instance), local))
+    Err(local.refuse(refusal, &format!("instance {:x}", expected.instance)))
 }
 
 /// Runs the handshake as the one who was dialled.
@@ -93,7 +102,7 @@ pub(super) async fn accept(local: &Local, stream: &mut Box<dyn ByteStream>) -> R
         Ok(Err(refusal)) => refusal,
         Err(_) => Refusal::Slow,
     };
-    Err(refusal.told("a dialler".to_owned(), local))
+    Err(local.refuse(refusal, "a dialler"))
 }
 
 async fn shake_out(
@@ -217,10 +226,11 @@ async fn read_hello(stream: &mut Box<dyn ByteStream>) -> Result<[u8; HELLO_BYTES
     let (magic, rest) = hello.split_at_mut(MAGIC.len());
     let mut read = 0;
     while read < magic.len() {
-        let n = stream.read(&mut magic[read..]).await.map_err(|_| Refusal::Cut)?;
+        let n = stream.read(&mut magic[read..]).await.map_err(|error| Refusal::broken(&error))?;
         read += n;
         if magic[..read] != MAGIC[..read] {
-            return Err(Refusal::NotSlipring);
+            let is_tls = TLS_BEGINS.contains(&magic[0]);
+            return Err(if is_tls { Refusal::TlsWanted } else { Refusal::NotSlipring });
         }
         if n == 0 {
             return Err(Refusal::Cut);
@@ -231,13 +241,22 @@ async fn read_hello(stream: &mut Box<dyn ByteStream>) -> Result<[u8; HELLO_BYTES
 }
 
 async fn send(stream: &mut Box<dyn ByteStream>, bytes: &[u8]) -> Result<(), Refusal> {
-    let cut = |_: io::Error| Refusal::Cut;
-    stream.write_all(bytes).await.map_err(cut)?;
-    stream.flush().await.map_err(cut)
+    let sending = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    if sending.await.is_ok() {
+        return Ok(());
+    }
+    // A peer that did not accept our certificate said so before it closed.
+    match stream.read(&mut [0]).await {
+        Ok(_) => Err(Refusal::Cut),
+        Err(error) => Err(Refusal::broken(&error)),
+    }
 }
 
 async fn receive(stream: &mut Box<dyn ByteStream>, bytes: &mut [u8]) -> Result<(), Refusal> {
-    stream.read_exact(bytes).await.map(drop).map_err(|_| Refusal::Cut)
+    stream.read_exact(bytes).await.map(drop).map_err(|error| Refusal::broken(&error))
 }
 
 impl Hello {
@@ -340,7 +359,20 @@ impl Refusal {
             Self::Secret => "secret",
             Self::Cut => "hello_cut",
             Self::Slow => "hello_slow",
+            Self::TlsWanted => "tls_wanted",
+            Self::TlsMissing => "tls_missing",
+            Self::Tls(fault) => fault.code(),
         }
+    }
+
+    /// The connection broke.
+    fn broken(error: &io::Error) -> Self {
+        fault_of(error).map_or(Self::Cut, Self::Tls)
+    }
+
+    /// Does it come of how the two ends are set up, and not of whoever happens to knock?
+    fn is_disagreement(self) -> bool {
+        !matches!(self, Self::NotSlipring | Self::Malformed | Self::Cut | Self::Slow)
     }
 
     fn wire(self) -> u16 {
@@ -352,13 +384,6 @@ impl Refusal {
     fn of(number: u16) -> Result<Option<Self>, Self> {
         let Some(at) = usize::from(number).checked_sub(1) else { return Ok(None) };
         Self::ON_THE_WIRE.get(at).copied().map(Some).ok_or(Self::Malformed)
-    }
-
-    /// Counted and logged, as an error. No warning: whoever can reach the listener could fill the log with them.
-    fn told(self, who: String, local: &Local) -> Error {
-        local.counters.refused(self.code());
-        tracing::debug!(who, reason = self.code(), "a handshake failed");
-        self.error(who, local)
     }
 
     fn error(self, who: String, local: &Local) -> Error {
@@ -378,6 +403,24 @@ impl Refusal {
                 "the handshake was not over within {:?}",
                 local.limits.handshake_timeout
             )),
+            Self::TlsWanted => unavailable("it speaks TLS, and this end was not told to"),
+            Self::TlsMissing => unavailable("it offers no TLS, and this end speaks nothing else"),
+            Self::Tls(fault) => fault.error(who),
         }
+    }
+}
+
+impl Local {
+    /// Counts and tells that there is no link, and why.
+    pub(crate) fn refuse(&self, refusal: Refusal, who: &str) -> Error {
+        let reason = refusal.code();
+        self.counters.refused(reason);
+        let error = refusal.error(who.to_owned(), self);
+        if refusal.is_disagreement() {
+            tracing::info!(reason, "no connection: {error}");
+        } else {
+            tracing::debug!(reason, "no connection: {error}");
+        }
+        error
     }
 }

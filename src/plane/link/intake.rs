@@ -146,6 +146,7 @@ impl Intake {
                 let load = body.u32()?;
                 let error = decode_failure(body.0).map_err(|_| Violation::Malformed)?;
                 let Some(taking) = self.ended(streams, stream)? else { return Ok(None) };
+                streams.totals.failures_received += 1;
                 self.last_arrival(taking, Arrival::Failed(error), Some(load));
             }
             Kind::Reset => {
@@ -434,6 +435,7 @@ impl Intake {
             return Err(Violation::StreamNumber);
         }
         streams.peer_gone = true;
+        tracing::debug!(peer = shared.peer_name(), last, "the peer goes away");
         for stream in streams.taking.numbers() {
             if streams.is_own(stream) && stream > last {
                 let taking = streams.stop_taking(stream).expect("it was just listed");
@@ -453,23 +455,26 @@ impl Intake {
         let limits = &shared.local.limits;
         let window = super::hello::Allowance::of(limits).window_bytes;
         // Without the lock: the host has locks of its own.
-        let sink =
-            shared.local.host.adopt(call, token, super::flow::Inflow::new(shared.clone(), stream, window));
+        let inflow = super::flow::Inflow::new(shared.clone(), stream, window);
+        // It outlives the lock below: the last hold on it gives the stream up.
+        let sink = shared.local.host.adopt(call, token, inflow);
         let mut streams = shared.streams();
-        match sink.filter(|_| streams.peer_open <= limits.streams_max) {
-            Some(sink) => {
-                streams.take(stream, sink, window);
-                // The request did not go this way: it is known to have left.
-                if let Some(taking) = streams.taking.get_mut(stream) {
-                    taking.leaves_at = 0;
-                }
+        if let Some(sink) = sink.as_ref().filter(|_| streams.peer_open <= limits.streams_max) {
+            streams.take(stream, sink.clone(), window);
+            // The request did not go this way: it is known to have left.
+            if let Some(taking) = streams.taking.get_mut(stream) {
+                taking.leaves_at = 0;
             }
-            None => {
-                streams.peer_open -= 1;
-                streams.totals.cancels_sent += 1;
-                streams.control(Kind::Cancel, stream, &[]);
+            // Whoever gave it up before it was there could not say so.
+            if !sink.is_over() {
+                return;
             }
+            streams.stop_taking(stream);
+        } else {
+            streams.peer_open -= 1;
         }
+        streams.totals.cancels_sent += 1;
+        streams.control(Kind::Cancel, stream, &[]);
     }
 }
 

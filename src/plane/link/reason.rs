@@ -7,12 +7,16 @@ pub(crate) enum CloseReason {
     Requested,
     /// Both ends have gone away, and no stream is open.
     Drained,
+    /// The same, because no stream had been open for long.
+    Idle,
     /// The peer ended the connection between two frames.
     PeerClosed,
     /// The connection broke.
     Cut,
     /// The connection ended inside of a frame.
     Truncated,
+    /// What came over TLS is not what the peer sent.
+    Tampered,
     /// The peer was pinged, and was not heard.
     Silent,
     /// A frame began to arrive and did not go on.
@@ -64,9 +68,11 @@ impl CloseReason {
         match self {
             Self::Requested => "requested",
             Self::Drained => "drained",
+            Self::Idle => "idle",
             Self::PeerClosed => "peer_closed",
             Self::Cut => "cut",
             Self::Truncated => "truncated",
+            Self::Tampered => "tampered",
             Self::Silent => "silent",
             Self::Stalled => "stalled",
             Self::Unread => "unread",
@@ -78,7 +84,7 @@ impl CloseReason {
 
     /// Is it a fault of somebody, worth a warning?
     pub(super) fn is_fault(self) -> bool {
-        !matches!(self, Self::Requested | Self::Drained | Self::PeerClosed | Self::Abandoned)
+        !matches!(self, Self::Requested | Self::Drained | Self::Idle | Self::PeerClosed | Self::Abandoned)
     }
 }
 
@@ -131,9 +137,11 @@ impl fmt::Display for CloseReason {
         let text = match self {
             Self::Requested => "it was closed at this end",
             Self::Drained => "both ends have gone away",
+            Self::Idle => "it was idle",
             Self::PeerClosed => "the peer closed it",
             Self::Cut => "the connection broke",
             Self::Truncated => "the connection ended inside of a frame",
+            Self::Tampered => "what came over TLS was changed on its way",
             Self::Silent => "the peer is silent",
             Self::Stalled => "a frame began to arrive and did not go on",
             Self::Unread => "the peer does not read",

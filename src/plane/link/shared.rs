@@ -10,7 +10,6 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 
 use super::batch::Batch;
-use super::counters::LinkSnapshot;
 use super::flow::{Inflow, Outflow};
 use super::frame::{
     BODY_BYTES_MAX, HEAD_BYTES, Kind, MORE, OPEN_BYTES, PREAMBLE_BYTES_MAX, Preamble, headers_bytes,
@@ -20,6 +19,7 @@ use super::outbound::{Body, What};
 use super::reason::CloseReason;
 use super::streams::Streams;
 use super::{Arrival, Local, Outbound, Peer, Sink};
+use crate::plane::report::{ConnectionReport, ConnectionTotals};
 
 /// With so few streams, whoever has something to say writes it itself, if nobody else does.
 const DIRECT_STREAMS_MAX: usize = 2;
@@ -166,12 +166,7 @@ impl Shared {
     /// Begins to deliver the answers of a call of the peer.
     pub(super) fn attach(self: &Arc<Self>, call: u64, token: u64) -> Result<Outflow> {
         let mut streams = self.streams();
-        if streams.peer_gone {
-            return Err(self.draining());
-        }
-        if let Some(reason) = streams.closing {
-            return Err(self.gone(reason));
-        }
+        self.check_usable(&streams)?;
         if streams.own_open >= self.theirs.streams as usize {
             return Err(self.crowded_error("streams"));
         }
@@ -240,6 +235,12 @@ impl Shared {
         streams.batch.head(Kind::GoAway, 0, 0, 8);
         streams.batch.part(&last.to_le_bytes());
         self.send(streams);
+        tracing::debug!(peer = self.peer_name(), last, "going away");
+    }
+
+    /// The peer, for those who read logs.
+    pub(super) fn peer_name(&self) -> String {
+        format!("{:x}", self.peer.instance)
     }
 
     /// Asks the link's task to close it. The first reason stays.
@@ -389,6 +390,7 @@ impl Shared {
         }
         let reason = *streams.closing.get_or_insert(reason);
         let written = self.written.load(Ordering::Acquire);
+        let interrupted = streams.open() as u64;
         let numbers = streams.taking.numbers();
         let taken: Vec<_> = numbers.into_iter().filter_map(|stream| streams.stop_taking(stream)).collect();
         let numbers = streams.answering.numbers();
@@ -396,7 +398,7 @@ impl Shared {
         while let Some(stream) = streams.opening.keys().next().copied() {
             streams.stop_opening(stream);
         }
-        let totals = streams.totals;
+        let totals = ConnectionTotals { interrupted, ..streams.totals };
         drop(streams);
         for answering in answered {
             answering.stream.leave();
@@ -415,26 +417,34 @@ impl Shared {
         self.ended.notify_waiters();
         let bytes_sent = written;
         let bytes_received = self.received.load(Ordering::Relaxed);
-        let totals = super::counters::Totals { bytes_sent, bytes_received, ..totals };
-        self.local.counters.closed(self.number.load(Ordering::Relaxed), reason, &totals);
-        let peer = format_args!("{:x}", self.peer.instance).to_string();
+        let totals = ConnectionTotals { bytes_sent, bytes_received, ..totals };
+        self.local.counters.closed(self.number(), reason, &totals);
+        let peer = self.peer_name();
         if reason.is_fault() {
-            tracing::warn!(peer, reason = reason.code(), "a link was closed: {reason}");
+            tracing::warn!(peer, reason = reason.code(), interrupted, "a link was closed: {reason}");
         } else {
-            tracing::debug!(peer, reason = reason.code(), "a link was closed: {reason}");
+            tracing::debug!(peer, reason = reason.code(), interrupted, "a link was closed: {reason}");
         }
     }
 
-    pub(super) fn snapshot(&self) -> LinkSnapshot {
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn snapshot(&self) -> ConnectionReport {
         let streams = self.streams();
         let bytes_sent = self.written.load(Ordering::Relaxed);
         let bytes_received = self.received.load(Ordering::Relaxed);
-        LinkSnapshot {
+        ConnectionReport {
+            peer: self.peer.instance,
+            epoch: self.peer.epoch,
+            is_dialled: self.dialler,
             streams_open: streams.open(),
             // Once it is closed, nothing waits any more.
             queued_bytes: if streams.closed { 0 } else { self.queued() + streams.bodies.left_bytes() },
             assembling_bytes: streams.assembling_bytes,
-            totals: super::counters::Totals { bytes_sent, bytes_received, ..streams.totals },
+            totals: ConnectionTotals { bytes_sent, bytes_received, ..streams.totals },
+            ..ConnectionReport::default()
         }
     }
 }

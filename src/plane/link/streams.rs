@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::Sink;
 use super::assembly::Opening;
 use super::batch::Batch;
-use super::counters::Totals;
 use super::frame::{CHUNK_BYTES, HEAD_BYTES, Kind, LAST, MORE};
 use super::hello::Allowance;
 use super::limits::LinkLimits;
@@ -20,6 +19,7 @@ use super::outbound::{Bodies, Body, What, write_items};
 use super::reason::{CloseReason, Violation};
 use super::table::Table;
 use super::taking::{Taking, cost};
+use crate::plane::report::ConnectionTotals;
 
 /// A batch takes chunks until it has so many bytes.
 const FILL_BYTES: usize = 256 * 1024;
@@ -70,7 +70,7 @@ pub(super) struct Streams {
     pub(super) wakes_sooner: bool,
     /// How many streams the last read was about.
     pub(super) recent: usize,
-    pub(super) totals: Totals,
+    pub(super) totals: ConnectionTotals,
     theirs: Allowance,
 }
 
@@ -137,7 +137,7 @@ impl Streams {
             wakes_at: None,
             wakes_sooner: false,
             recent: 0,
-            totals: Totals::default(),
+            totals: ConnectionTotals::default(),
             theirs,
         }
     }
@@ -411,6 +411,7 @@ impl Streams {
                         ended = true;
                     }
                     Some(Pending::Fail(body)) => {
+                        self.totals.failures_sent += 1;
                         self.batch.head(Kind::Fail, 0, stream, body.len());
                         self.batch.payload(&body);
                         ended = true;

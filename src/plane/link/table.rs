@@ -24,7 +24,8 @@ impl<T> Table<T> {
         Self { parity, first: parity, row: VecDeque::new(), tree: BTreeMap::new(), occupied: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.occupied + self.tree.len()
     }
 

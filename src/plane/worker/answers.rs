@@ -4,6 +4,7 @@ use bytes::Bytes;
 use slipring_core::service::EndpointStats;
 use slipring_core::{Effect, Error, Result};
 
+use crate::plane::Plane;
 use crate::plane::link::{Outflow, Taker};
 use crate::plane::local::LocalCall;
 use crate::plane::server::{BrokerAnswers, Job};
@@ -23,12 +24,12 @@ pub(crate) struct LinkAnswers {
     outflow: Outflow,
     stats: Arc<EndpointStats>,
     /// The request itself, if it came over the broker.
-    _job: Option<BrokerAnswers>,
+    job: Option<BrokerAnswers>,
 }
 
 impl LinkAnswers {
     pub(crate) fn new(outflow: Outflow, stats: Arc<EndpointStats>, job: Option<BrokerAnswers>) -> Self {
-        Self { outflow, stats, _job: job }
+        Self { outflow, stats, job }
     }
 
     fn items(&self, items: &[Bytes], last: bool) -> Result<()> {
@@ -43,14 +44,27 @@ impl LinkAnswers {
 }
 
 impl Answers {
-    /// Sends the one item of a unary answer.
-    pub(super) async fn only(&mut self, item: Bytes) -> Result<()> {
+    /// The plane that they go on.
+    pub(super) fn plane(&self) -> Plane {
         match self {
-            Self::Broker(answers) => answers.only(item).await,
-            Self::Link(answers) => answers.items(&[item], true),
-            Self::Local(call) => {
-                call.items(std::iter::once(item), true);
-                Ok(())
+            Self::Broker(_) => Plane::Broker,
+            Self::Link(answers) if answers.job.is_some() => Plane::NatsTcp,
+            Self::Link(_) => Plane::Tcp,
+            Self::Local(_) => Plane::Local,
+        }
+    }
+
+    /// Sends the one item of a unary answer.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice")]
+    pub(super) fn only(&mut self, item: Bytes) -> impl Future<Output = Result<()>> + Send {
+        async move {
+            match self {
+                Self::Broker(answers) => answers.only(item).await,
+                Self::Link(answers) => answers.items(&[item], true),
+                Self::Local(call) => {
+                    call.items(std::iter::once(item), true);
+                    Ok(())
+                }
             }
         }
     }
@@ -111,6 +125,16 @@ impl Answers {
         }
     }
 
+    /// What a caller asks after over the broker: also after what is answered over a connection, until that has
+    /// reached it. What brought other requests says by itself what becomes of them.
+    pub(super) fn job(&self) -> Option<Arc<Job>> {
+        match self {
+            Self::Broker(answers) => Some(answers.job().clone()),
+            Self::Link(answers) => answers.job.as_ref().map(|request| request.job().clone()),
+            Self::Local(_) => None,
+        }
+    }
+
     pub(super) fn asker(&self) -> Asker {
         match self {
             Self::Broker(answers) => Asker::Broker(answers.job().clone()),
@@ -128,15 +152,6 @@ pub(crate) enum Asker {
 }
 
 impl Asker {
-    /// The request gets a task of its own: from now on its caller may ask after it.
-    pub(super) fn list(&self) {
-        match self {
-            Self::Broker(job) => job.list(),
-            // A connection says by itself what becomes of it.
-            Self::Link(_) | Self::Local(_) => {}
-        }
-    }
-
     /// Is it certain that nobody waits any more?
     pub(super) fn is_gone(&self) -> bool {
         match self {

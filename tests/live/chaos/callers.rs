@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use slipring::{Client, DistributedRuntime, Error, Instances, WatchState};
+use slipring::{Client, DistributedRuntime, Effect, Error, Instances, WatchState};
 use slipring_core::LeaseId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -38,6 +38,8 @@ pub(crate) struct Outcomes {
     pub(crate) ok: u64,
     /// Those that failed, by code.
     pub(crate) failed: BTreeMap<&'static str, u64>,
+    /// Those of them that certainly did nothing.
+    pub(crate) untouched: u64,
     /// Those that were not over a second after their deadline.
     pub(crate) hung: u64,
     /// Those that claimed success and brought something else.
@@ -54,8 +56,9 @@ impl Callers {
     pub(crate) async fn start(addresses: &Addresses, deadline: Duration) -> Self {
         let (mut callers, mut tasks, stop) = (Vec::new(), JoinSet::new(), Arc::<AtomicBool>::default());
         for caller in 0..CALLERS {
-            let runtime = addresses.runtime().await;
+            let runtime = addresses.caller().await;
             let client: Client<u64, u64> = runtime.endpoint(WORK).unwrap().client().await.unwrap();
+            let client = client.with_planes([addresses.plane]);
             for task in 0..TASKS {
                 tasks.spawn(keep_calling(client.clone(), deadline, caller + task, stop.clone()));
             }
@@ -133,7 +136,10 @@ async fn keep_calling(
             Ok(_) if began.elapsed() >= limit => outcomes.hung += 1,
             Ok(Ok(true)) => outcomes.ok += 1,
             Ok(Ok(false)) => outcomes.wrong += 1,
-            Ok(Err(error)) => *outcomes.failed.entry(error.code()).or_default() += 1,
+            Ok(Err(error)) => {
+                *outcomes.failed.entry(error.code()).or_default() += 1;
+                outcomes.untouched += u64::from(error.effect() == Effect::None);
+            }
         }
         outcomes.slowest = outcomes.slowest.max(began.elapsed());
         sleep(PACE).await;
@@ -147,6 +153,7 @@ impl Outcomes {
         for (code, count) in other.failed {
             *self.failed.entry(code).or_default() += count;
         }
+        self.untouched += other.untouched;
         self.hung += other.hung;
         self.wrong += other.wrong;
         self.slowest = self.slowest.max(other.slowest);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
-use slipring::Discovery;
+use slipring::{Discovery, Plane};
 use slipring_core::Range;
 use slipring_etcd::EtcdDiscovery;
 use slipring_servers::{Etcd, EtcdCluster, EtcdOptions, Nats, Version};
@@ -33,8 +33,8 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts so many etcd servers, a nats-server and three workers.
-    pub(crate) async fn start(version: Version, members: usize) -> Self {
+    /// Starts so many etcd servers, a nats-server and three workers that are called on a plane.
+    pub(crate) async fn start(version: Version, members: usize, plane: Plane) -> Self {
         let etcd = match members {
             1 => vec![Etcd::start(version).await],
             // At its own pace of elections, as in production.
@@ -45,8 +45,8 @@ impl Fleet {
             }
         };
         let nats = Nats::start(version).await;
-        let addresses =
-            Addresses { etcd: etcd.iter().map(|member| member.endpoint()).collect(), nats: nats.endpoint() };
+        let endpoints = etcd.iter().map(|member| member.endpoint()).collect();
+        let addresses = Addresses { etcd: endpoints, nats: nats.endpoint(), plane };
         let mut workers = Vec::new();
         for _ in 0..WORKERS {
             workers.push(Worker::start(&addresses).await);

@@ -19,8 +19,13 @@ pub struct EndpointStats {
 impl EndpointStats {
     /// Counts a request in; the returned guard counts it out, also when its holder panics or is dropped.
     pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.begin_at(Instant::now())
+    }
+
+    /// The same, where the time is known.
+    pub fn begin_at(self: &Arc<Self>, began: Instant) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight { stats: self.clone(), began: Instant::now() }
+        InFlight { stats: self.clone(), began }
     }
 
     /// Requests that ended, well or not.

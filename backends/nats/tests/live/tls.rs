@@ -109,11 +109,16 @@ async fn tls_is_never_given_up() {
     fails(Config::new([server.endpoint()]).with_tls(tls), &server.endpoint()).await;
 }
 
-/// A file that cannot be used is named before anything is dialled.
+/// A file that cannot be used is named before anything is dialled; what is in it is not shown.
 #[test]
 fn bad_files_are_named() {
     let files = Files::new("files");
     std::fs::write(files.path("empty.pem"), "").unwrap();
+    // Line breaks are easily lost, such as in a variable.
+    let key = std::fs::read_to_string(files.path("client.key")).unwrap();
+    std::fs::write(files.path("one-line.key"), key.replace('\n', "")).unwrap();
+    let shown = &key[30..50];
+    let in_numbers = format!("{:?}", shown.as_bytes()).replace(['[', ']'], "");
     let new = |tls: Tls| {
         let environment = std::sync::Arc::new(slipring_core::SystemEnvironment);
         slipring_nats::NatsMessaging::new(Config::new(["h:1"]).with_tls(tls), environment).unwrap_err()
@@ -124,9 +129,12 @@ fn bad_files_are_named() {
         (new(Tls::new().with_ca_file(good("missing.pem"))), "missing.pem"),
         (new(Tls::new().with_ca_file(good("empty.pem"))), "empty.pem"),
         (new(trusting().with_identity_files(good("client.pem"), good("ca.pem"))), "ca.pem"),
+        (new(trusting().with_identity_files(good("client.pem"), good("one-line.key"))), "one-line.key"),
         (new(trusting().with_identity_files(Path::new("nowhere.pem"), good("client.key"))), "nowhere.pem"),
     ] {
         assert_eq!(error.code(), "invalid");
-        assert!(error.to_string().contains(culprit), "{error}");
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(culprit), "{text}");
+        assert!(!text.contains(shown) && !text.contains(&in_numbers), "it shows a key: {text}");
     }
 }

@@ -136,7 +136,7 @@ impl Heard {
         hostile.stream.shutdown().await.unwrap();
         let reason = far.link.closed().await;
         let counted = far.local.counters.snapshot();
-        assert_eq!((counted.links_open, counted.closed), (0, BTreeMap::from([(reason.code(), 1)])));
+        assert_eq!((counted.connections_opened, counted.closed), (1, BTreeMap::from([(reason.code(), 1)])));
         assert_ne!(reason, CloseReason::Abandoned, "the link's task panicked");
         let mut requests = Vec::new();
         while let Ok(request) = far.requests.try_recv() {

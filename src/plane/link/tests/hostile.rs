@@ -23,7 +23,7 @@ async fn fate(frames: &[Vec<u8>]) -> CloseReason {
     // Whatever happens, the stream is told once, by an error.
     assert!(sink.end().await.1.is_some());
     let counted = far.local.counters.snapshot();
-    assert_eq!((counted.links_open, counted.closed.get(reason.code())), (0, Some(&1)));
+    assert_eq!((counted.connections_opened, counted.closed.get(reason.code())), (1, Some(&1)));
     reason
 }
 

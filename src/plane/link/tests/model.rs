@@ -294,7 +294,7 @@ impl World {
         let closed = [self.near.link.closed().await, self.far.link.closed().await];
         assert_eq!(closed, [CloseReason::Drained; 2]);
         let [here, there] = [&self.near, &self.far].map(|end| end.link.snapshot());
-        for (here, there) in [(here, there), (there, here)] {
+        for (here, there) in [(&here, &there), (&there, &here)] {
             // What was given up at once may have come after the other end had gone away.
             let taken = there.totals.streams_accepted + there.totals.refused_draining;
             assert_eq!(here.totals.streams_opened, taken);
