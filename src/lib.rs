@@ -80,6 +80,13 @@ pub use self::registry::{Instance, InstanceChange, Instances, Registry, WatchSta
 pub use self::runtime::{DistributedRuntime, RuntimeBuilder};
 pub use self::settings::{LeasePolicy, Settings};
 
+/// What the fuzzer runs inside of the crate. Not for anybody else.
+#[cfg(feature = "_fuzz")]
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::plane::link::fuzz::{connection as link_connection, frames as link_frames};
+}
+
 // The program in the README is compiled and run with the other examples of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

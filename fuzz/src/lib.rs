@@ -2,10 +2,12 @@
 //! corpus through the same functions, on any compiler.
 #![forbid(unsafe_code)]
 
+mod link;
 mod mirror;
 mod records;
 mod store;
 
+pub use link::{link_connection, link_frames};
 pub use mirror::mirror;
 pub use records::records;
 use slipring_core::{Error, Headers, Key, Message, Pattern, Prefix, Range, Subject};

@@ -50,3 +50,15 @@ fn records() {
 fn mirror() {
     replay("mirror", slipring_fuzz::mirror);
 }
+
+/// The decoder of the link writes again what it reads, for all that is in the corpus.
+#[test]
+fn link_frames() {
+    replay("link_frames", slipring_fuzz::link_frames);
+}
+
+/// Connections end as they should, whatever the peer in the corpus says.
+#[test]
+fn link_connection() {
+    replay("link_connection", slipring_fuzz::link_connection);
+}

@@ -6,49 +6,7 @@
 //!
 //! TLS, where it is spoken, lies below all of this: what follows is what travels inside of it.
 //!
-//! # The handshake
-//! The magic `slipring` and the version, here 1, begin every connection. Numbers are little-endian.
-//!
-//! | sent by | bytes | what |
-//! |---|---|---|
-//! | dialler | 88 | hello: magic 8, version 2, least version 2, flags 2 (1: a secret is known), verdict 2 (0), instance 8, epoch 8, expected instance 8, expected epoch 8, nonce 16, window 4, streams 4, longest message 4, reserved 4, assembling 8 |
-//! | dialled | 88 | hello: the same, with what was expected left out; a verdict other than 0 is a refusal, and the end |
-//! | dialler | 32 | proof: HMAC-SHA-256 of a role and both hellos under the secret; zeros without one |
-//! | dialled | 34 | verdict 2, proof 32 |
-//!
-//! Verdicts: 1 malformed, 2 version, 3 another instance, 4 an earlier epoch, 5 secret.
-//!
-//! # Frames
-//! Each has a head of 16 bytes: length of the body 4, kind 1, flags 1, reserved 2 (0), stream 8. The dialler opens
-//! the odd streams and the other end the even ones, each from the first on without holes. What is unknown is
-//! refused. A body has at most 68 KiB.
-//!
-//! | kind | flags | body | sent by |
-//! |---|---|---|---|
-//! | 1 open | 1 more | deadline in µs 8, payload length 4, target length 2, headers length 4, target, headers (each: length 2, name, length 2, value), payload unless more follows | asking end |
-//! | 2 attach | | call 8, token 8 | answering end |
-//! | 3 item | 1 more, 2 last | load 4, number of the item from 0 4, the item; or with more: its length 4 | answering end |
-//! | 4 items | 2 last | load 4, number of the first 4, count 4, lengths 4 each, the items | answering end |
-//! | 5 data | | offset 4, and from there a chunk of a payload or item that was announced with more: 64 KiB, the last one less | both |
-//! | 6 end | | load 4, count of all items 8 | answering end |
-//! | 7 fail | | load 4, the error in JSON | answering end |
-//! | 8 reset | | | answering end |
-//! | 9 cancel | | | asking end |
-//! | 10 window | | credit given back, in bytes 4 | asking end |
-//! | 11 ping, 12 pong | | any 8 | both; stream 0 |
-//! | 13 go away | | the last stream of the other end that was taken 8, or 0 | both; stream 0 |
-//! | 14 close | | 0, or 1: you broke the protocol | both; stream 0 |
-//!
-//! # Credit
-//! A stream of answers begins with a window of bytes, that of the asking end's hello. Each item uses up its
-//! length and 32 more; one may go whenever any credit is left, so that an item longer than the window can travel.
-//! Credit is given back at half a window. Requests need none: they are bounded by their length, by the number of
-//! streams, and by what the other end is willing to assemble.
-//!
-//! # Memory
-//! Messages below 8 KiB are copied out of what was read; longer ones are slices of it, and keep at most a buffer
-//! of 128 KiB alive each. Per stream at most a window and one message wait; messages in chunks are
-//! bounded for the link as a whole.
+#![doc = include_str!("link/PROTOCOL.md")]
 
 mod assembly;
 mod batch;
@@ -56,6 +14,8 @@ mod counters;
 mod driver;
 mod flow;
 mod frame;
+#[cfg(feature = "_fuzz")]
+pub(crate) mod fuzz;
 mod hello;
 mod intake;
 mod limits;
@@ -64,6 +24,7 @@ mod reason;
 mod shared;
 mod streams;
 mod table;
+mod taking;
 mod targets;
 #[cfg(test)]
 mod tests;

@@ -118,10 +118,9 @@ impl Driver {
                     if fault_of(&error).is_some() {
                         return Err(CloseReason::Tampered);
                     }
-                    let ended = error.kind() == io::ErrorKind::UnexpectedEof;
-                    return Err(if ended { self.ended() } else { CloseReason::Cut });
+                    return Err(self.ended(error.kind() != io::ErrorKind::UnexpectedEof));
                 }
-                Poll::Ready(Ok(0)) => return Err(self.ended()),
+                Poll::Ready(Ok(0)) => return Err(self.ended(false)),
                 Poll::Ready(Ok(n)) => n,
             };
             self.shared.received(n);
@@ -143,8 +142,15 @@ impl Driver {
         Ok(())
     }
 
-    fn ended(&self) -> CloseReason {
-        if self.intake.input.is_empty() { CloseReason::PeerClosed } else { CloseReason::Truncated }
+    /// The connection ended or broke. Where nothing was left to be said, that is how it should be, even if the
+    /// peer's last word, that it lets go, was lost.
+    fn ended(&self, broke: bool) -> CloseReason {
+        match (self.shared.streams().is_drained(), broke, self.intake.input.is_empty()) {
+            (true, _, _) => CloseReason::Drained,
+            (false, true, _) => CloseReason::Cut,
+            (false, false, true) => CloseReason::PeerClosed,
+            (false, false, false) => CloseReason::Truncated,
+        }
     }
 
     /// With many streams open it pays to let those go first, once, that were just woken: what they say goes out
@@ -175,7 +181,7 @@ impl Driver {
             shared.go_away();
             return Ok(false);
         }
-        if streams.control_bytes > shared.local.limits.control_bytes_max {
+        if streams.is_unread(&shared.local.limits) {
             return Err(CloseReason::Unread);
         }
         if std::mem::take(&mut streams.wakes_sooner)

@@ -42,10 +42,7 @@ impl Outflow {
         if last {
             self.state.over.store(true, Ordering::Release);
         }
-        let mut streams = self.shared.streams();
-        streams.items(self.state.number, items, last, clamp(load));
-        self.shared.send(streams);
-        Ok(())
+        self.shared.answer(|streams| streams.items(self.state.number, items, last, clamp(load)))
     }
 
     /// Ends the stream; the end carries the number of items.
@@ -55,10 +52,7 @@ impl Outflow {
     pub(crate) fn end(&self, load: u64) -> Result<()> {
         self.check_open()?;
         self.state.over.store(true, Ordering::Release);
-        let mut streams = self.shared.streams();
-        streams.end(self.state.number, clamp(load));
-        self.shared.send(streams);
-        Ok(())
+        self.shared.answer(|streams| streams.end(self.state.number, clamp(load)))
     }
 
     /// Ends the stream with an error. After its end, and when nobody takes it, that is no-op.
@@ -68,9 +62,8 @@ impl Outflow {
         }
         self.state.over.store(true, Ordering::Release);
         let body = failure(error, load);
-        let mut streams = self.shared.streams();
-        streams.fail(self.state.number, body);
-        self.shared.send(streams);
+        // If the link is about to be closed, that is told instead.
+        let _ = self.shared.answer(|streams| streams.fail(self.state.number, body));
     }
 
     /// May more be sent: is there credit, and is less queued for the wire than its bound?
@@ -156,12 +149,13 @@ impl Drop for Outflow {
         if self.state.over.load(Ordering::Acquire) || self.is_closed() {
             return;
         }
-        let mut streams = self.shared.streams();
-        if streams.stop_answering(self.state.number).is_some() {
-            streams.totals.resets_sent += 1;
-            streams.batch.head(Kind::Reset, 0, self.state.number, 0);
-            self.shared.send(streams);
-        }
+        // If the link is about to be closed, that is told instead.
+        let _ = self.shared.answer(|streams| {
+            if streams.stop_answering(self.state.number).is_some() {
+                streams.totals.resets_sent += 1;
+                streams.batch.head(Kind::Reset, 0, self.state.number, 0);
+            }
+        });
     }
 }
 

@@ -11,7 +11,8 @@ use super::flow::{Outflow, failure};
 use super::frame::{HEAD_BYTES, Head, Kind, LAST, MORE, Preamble, Reader};
 use super::reason::{CloseReason, Violation};
 use super::shared::Shared;
-use super::streams::{Streams, Taking, cost};
+use super::streams::Streams;
+use super::taking::Taking;
 use super::targets::Targets;
 use super::{Arrival, Inbound, Sink};
 use crate::plane::wire::decode_failure;
@@ -184,8 +185,9 @@ impl Intake {
                 return Err(match self.body(head) {
                     [ACCUSED] => CloseReason::Accused,
                     // The peer was the first to see that nothing is left.
-                    _ if streams.is_drained() => CloseReason::Drained,
-                    _ => CloseReason::PeerClosed,
+                    [0] if streams.is_drained() => CloseReason::Drained,
+                    [0] => CloseReason::PeerClosed,
+                    _ => Violation::Malformed.into(),
                 });
             }
         }
@@ -232,9 +234,9 @@ impl Intake {
         if carried != if head.flags & MORE == 0 { payload_bytes } else { 0 } {
             return Err(Violation::Malformed.into());
         }
-        streams.totals.streams_accepted += 1;
-        streams.peer_open += 1;
         if head.flags & MORE == 0 {
+            streams.totals.streams_accepted += 1;
+            streams.peer_open += 1;
             let payload = self.take_body(head, bytes);
             self.request(streams, shared, stream, target, deadline, headers, payload);
             return Ok(());
@@ -243,7 +245,11 @@ impl Intake {
             return Err(Violation::Malformed.into());
         }
         let assembly = Assembly::new(payload_bytes);
-        streams.opening.insert(stream, Opening { target, deadline, headers, assembly });
+        let opening = Opening { target, deadline, headers, assembly };
+        match streams.begin_opening(stream, opening, limits.openings_bytes_max) {
+            Some(()) => streams.totals.streams_accepted += 1,
+            None => refuse(streams, stream, "requests that are not whole"),
+        }
         Ok(())
     }
 
@@ -277,8 +283,8 @@ impl Intake {
         let Some(taking) = streams.taking.get_mut(head.stream) else {
             return Ok(streams.check_late(head.stream)?);
         };
-        check_next(taking, number)?;
-        charge(taking, bytes)?;
+        taking.check_next(number)?;
+        taking.charge(bytes)?;
         if chunked {
             let assembly = Assembly::new(bytes);
             taking.assembly = Some(Box::new(ItemAssembly { last, load: u64::from(load), assembly }));
@@ -303,9 +309,9 @@ impl Intake {
         let Some(taking) = streams.taking.get_mut(head.stream) else {
             return Ok(streams.check_late(head.stream)?);
         };
-        check_next(taking, number)?;
+        taking.check_next(number)?;
         for length in lengths() {
-            charge(taking, length as usize)?;
+            taking.charge(length as usize)?;
         }
         streams.totals.items_received += count as u64;
         let mut bodies = self.take_body(head, 12);
@@ -378,15 +384,13 @@ impl Intake {
             match opening.assembly.add(offset, chunk, &mut streams.assembling_bytes, max)? {
                 Added::More => {}
                 Added::Whole(payload) => {
-                    let opening = streams.opening.remove(&stream).expect("it was just there");
+                    let opening = streams.end_opening(stream).expect("it was just there");
                     let Opening { target, deadline, headers, .. } = opening;
                     self.request(streams, shared, stream, target, deadline, headers, payload);
                 }
                 Added::Refused => {
                     streams.stop_opening(stream);
-                    streams.totals.refused_overloaded += 1;
-                    let error = Error::overloaded("the link (its limit of bytes that arrive in chunks)");
-                    streams.control(Kind::Fail, stream, &failure(&error, 0));
+                    refuse(streams, stream, "bytes that arrive in chunks");
                 }
             }
             return Ok(());
@@ -424,6 +428,9 @@ impl Intake {
 
     /// The peer takes no more streams of ours, and did not take those beyond the last.
     fn gone_away(&mut self, streams: &mut Streams, shared: &Shared, last: u64) -> Result<(), Violation> {
+        if streams.peer_gone {
+            return Err(Violation::GoneAlready);
+        }
         if last != 0 && (!streams.is_own(last) || last >= streams.next_own) {
             return Err(Violation::StreamNumber);
         }
@@ -471,29 +478,18 @@ impl Intake {
     }
 }
 
+/// There is no room for a request, whose stream is over with that.
+fn refuse(streams: &mut Streams, stream: u64, limit: &str) {
+    streams.totals.refused_overloaded += 1;
+    let error = Error::overloaded(format!("the link (its limit of {limit})"));
+    streams.control(Kind::Fail, stream, &failure(&error, 0));
+}
+
 /// The peer opens a stream: they are numbered without holes.
 fn number(streams: &mut Streams, stream: u64) -> Result<(), Violation> {
     if stream != streams.next_peer {
         return Err(Violation::StreamNumber);
     }
     streams.next_peer += 2;
-    Ok(())
-}
-
-/// Items are numbered from 0: what is missing, or comes again, is noticed.
-fn check_next(taking: &Taking, number: u32) -> Result<(), Violation> {
-    if number == taking.items as u32 { Ok(()) } else { Err(Violation::Count) }
-}
-
-/// An item uses credit up. One may always go while there is some, however long it is.
-fn charge(taking: &mut Taking, bytes: usize) -> Result<(), Violation> {
-    if taking.assembly.is_some() {
-        return Err(Violation::Chunk);
-    }
-    if taking.credit <= 0 {
-        return Err(Violation::NoCredit);
-    }
-    taking.credit -= cost(bytes);
-    taking.items += 1;
     Ok(())
 }

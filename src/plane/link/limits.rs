@@ -17,6 +17,13 @@ pub(crate) struct LinkLimits {
     pub(crate) outbound_bytes_max: usize,
     /// Requests that wait for the wire may take so many bytes in all; beyond that no more are sent. 1 GiB.
     pub(crate) requests_bytes_max: usize,
+    /// Whoever answers also waits while so many bytes of answers that travel in chunks are queued. 128 MiB.
+    pub(crate) long_answers_bytes_max: usize,
+    /// Answers may take so many bytes in all while they wait for the wire, and one message more, whether those who
+    /// answer wait or not. A peer that lets more pile up does not read, and is cut off. 1 GiB.
+    pub(crate) answers_bytes_max: usize,
+    /// Requests of which no payload came yet may take so many bytes; beyond that they are refused. 64 MiB.
+    pub(crate) openings_bytes_max: usize,
     /// Pongs, resets and window updates may wait in so many bytes. A peer that lets more pile up does not
     /// read, and is cut off. 1 MiB.
     pub(crate) control_bytes_max: usize,
@@ -46,6 +53,9 @@ impl Default for LinkLimits {
             stream_window_bytes: 1 << 20,
             outbound_bytes_max: 4 << 20,
             requests_bytes_max: 1 << 30,
+            long_answers_bytes_max: 128 << 20,
+            answers_bytes_max: 1 << 30,
+            openings_bytes_max: 64 << 20,
             control_bytes_max: 1 << 20,
             handshake_timeout: Duration::from_secs(3),
             ping_after: Duration::from_secs(2),

@@ -37,14 +37,16 @@ pub(super) struct Bodies {
     turning_bytes: usize,
     /// What the peer is willing to assemble at once.
     assembling_bytes: usize,
-    /// What was not sent of all of them.
+    /// What was not sent of all of them, and of the items among them.
     left_bytes: usize,
+    items_left_bytes: usize,
 }
 
 impl Bodies {
     pub(super) fn new(assembling_bytes: usize) -> Self {
         let (turns, waiting) = Default::default();
-        Self { turns, waiting, turning_bytes: 0, assembling_bytes, left_bytes: 0 }
+        let (turning_bytes, left_bytes, items_left_bytes) = (0, 0, 0);
+        Self { turns, waiting, turning_bytes, assembling_bytes, left_bytes, items_left_bytes }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -55,8 +57,13 @@ impl Bodies {
         self.left_bytes
     }
 
+    /// The same of answers alone.
+    pub(super) fn items_left_bytes(&self) -> usize {
+        self.items_left_bytes
+    }
+
     pub(super) fn push(&mut self, body: Body) {
-        self.left_bytes += body.rest.len();
+        self.count_in(&body);
         self.waiting.push_back(body);
     }
 
@@ -73,13 +80,23 @@ impl Bodies {
         }
         let (body, bytes) = self.turns.pop_front()?;
         self.left_bytes -= body.rest.len();
+        if body.what != What::Request {
+            self.items_left_bytes -= body.rest.len();
+        }
         Some((body, bytes))
     }
 
     /// It has more to send, and waits for its next turn.
     pub(super) fn again(&mut self, body: Body, bytes: usize) {
-        self.left_bytes += body.rest.len();
+        self.count_in(&body);
         self.turns.push_back((body, bytes));
+    }
+
+    fn count_in(&mut self, body: &Body) {
+        self.left_bytes += body.rest.len();
+        if body.what != What::Request {
+            self.items_left_bytes += body.rest.len();
+        }
     }
 
     /// It is over, of this many bytes in all.

@@ -56,6 +56,8 @@ pub(crate) enum Violation {
     TooMuchCredit,
     /// A chunk that belongs to no message, or a message amid the chunks of another.
     Chunk,
+    /// A second go-away.
+    GoneAlready,
     /// Items that are not the next ones of their stream, or its end with another number of items than came.
     Count,
 }
@@ -100,6 +102,7 @@ impl Violation {
             Self::NoCredit => "no_credit",
             Self::TooMuchCredit => "too_much_credit",
             Self::Chunk => "chunk",
+            Self::GoneAlready => "gone_already",
             Self::Count => "count",
         }
     }
@@ -117,6 +120,7 @@ impl Violation {
             Self::NoCredit => "an item without credit",
             Self::TooMuchCredit => "credit beyond the window",
             Self::Chunk => "a chunk out of place",
+            Self::GoneAlready => "a second go-away",
             Self::Count => "items that are missing or come again",
         }
     }

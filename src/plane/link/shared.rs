@@ -1,7 +1,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     appended: AtomicU64,
     written: AtomicU64,
     received: AtomicU64,
+    /// Bytes of answers that wait to travel in chunks.
+    long_answers: AtomicUsize,
     /// Somebody waits until less is queued.
     crowded: AtomicBool,
     pub(super) room_changed: Notify,
@@ -79,6 +81,7 @@ impl Shared {
             appended: AtomicU64::new(0),
             written: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            long_answers: AtomicUsize::new(0),
             crowded: AtomicBool::new(false),
             room_changed: Notify::new(),
             ended: Notify::new(),
@@ -179,6 +182,20 @@ impl Shared {
         Ok(Outflow::new(self.clone(), state))
     }
 
+    /// Says something on a stream that is answered.
+    ///
+    /// # Errors
+    /// The link is about to be closed: nothing more is added to what waits for the wire.
+    pub(super) fn answer(&self, say: impl FnOnce(&mut Streams)) -> Result<()> {
+        let mut streams = self.streams();
+        if let Some(reason) = streams.closing {
+            return Err(self.gone(reason));
+        }
+        streams.answers(say);
+        self.send(streams);
+        Ok(())
+    }
+
     fn check_usable(&self, streams: &Streams) -> Result<()> {
         if let Some(reason) = streams.closing {
             return Err(self.gone(reason));
@@ -247,6 +264,7 @@ impl Shared {
     /// Has the wire room for more? If not, whoever asked is told when it has.
     pub(super) fn has_room(&self) -> bool {
         self.queued() < self.local.limits.outbound_bytes_max
+            && self.long_answers.load(Ordering::SeqCst) < self.local.limits.long_answers_bytes_max
     }
 
     /// The same; if not, `room_changed` is told when it has.
@@ -261,7 +279,8 @@ impl Shared {
     /// Something was appended: sees to it that it goes out.
     pub(super) fn send<'a>(&'a self, mut streams: MutexGuard<'a, Streams>) {
         self.appended.store(streams.appended(), Ordering::Release);
-        if streams.control_bytes > self.local.limits.control_bytes_max {
+        self.long_answers(&streams);
+        if streams.is_unread(&self.local.limits) {
             streams.closing.get_or_insert(CloseReason::Unread);
         }
         if streams.open() == 0 {
@@ -342,7 +361,22 @@ impl Shared {
 
     fn wrote(&self, bytes: u64) {
         self.written.fetch_add(bytes, Ordering::AcqRel);
-        let few = self.queued() < self.local.limits.outbound_bytes_max / 2;
+        self.relieve();
+    }
+
+    /// Shows how many bytes of answers wait to travel in chunks; mostly as many as before, none.
+    fn long_answers(&self, streams: &Streams) {
+        let bytes = streams.bodies.items_left_bytes();
+        if self.long_answers.load(Ordering::Relaxed) != bytes {
+            self.long_answers.store(bytes, Ordering::SeqCst);
+        }
+    }
+
+    /// Less is queued: tells those who wait for that, once it is little.
+    fn relieve(&self) {
+        let limits = &self.local.limits;
+        let few = self.queued() <= limits.outbound_bytes_max / 2
+            && self.long_answers.load(Ordering::SeqCst) <= limits.long_answers_bytes_max / 2;
         if few && self.crowded.load(Ordering::SeqCst) && self.crowded.swap(false, Ordering::SeqCst) {
             self.room_changed.notify_waiters();
         }
@@ -406,7 +440,8 @@ impl Shared {
             epoch: self.peer.epoch,
             is_dialled: self.dialler,
             streams_open: streams.open(),
-            queued_bytes: self.queued() + streams.bodies.left_bytes(),
+            // Once it is closed, nothing waits any more.
+            queued_bytes: if streams.closed { 0 } else { self.queued() + streams.bodies.left_bytes() },
             assembling_bytes: streams.assembling_bytes,
             totals: ConnectionTotals { bytes_sent, bytes_received, ..streams.totals },
             ..ConnectionReport::default()
@@ -443,7 +478,10 @@ impl Wire {
             if self.batch.is_empty() {
                 let mut streams = shared.streams();
                 streams.fill();
+                shared.long_answers(&streams);
                 if streams.batch.is_empty() {
+                    // What was given up meanwhile left as well.
+                    shared.relieve();
                     break;
                 }
                 shared.appended.store(streams.appended(), Ordering::Release);

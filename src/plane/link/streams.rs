@@ -10,13 +10,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Sink;
-use super::assembly::{ItemAssembly, Opening};
+use super::assembly::Opening;
 use super::batch::Batch;
-use super::frame::{CHUNK_BYTES, HEAD_BYTES, ITEM_COST_BYTES, Kind, LAST, MORE};
+use super::frame::{CHUNK_BYTES, HEAD_BYTES, Kind, LAST, MORE};
 use super::hello::Allowance;
+use super::limits::LinkLimits;
 use super::outbound::{Bodies, Body, What, write_items};
 use super::reason::{CloseReason, Violation};
 use super::table::Table;
+use super::taking::{Taking, cost};
 use crate::plane::report::ConnectionTotals;
 
 /// A batch takes chunks until it has so many bytes.
@@ -32,6 +34,8 @@ pub(super) struct Streams {
     pub(super) bodies: Bodies,
     /// Bytes of pongs, resets, refusals and window updates in the batch.
     pub(super) control_bytes: usize,
+    /// Bytes of answers in the batch.
+    answer_bytes: usize,
     /// Streams whose items this end takes.
     pub(super) taking: Table<Taking>,
     /// Streams that this end answers.
@@ -40,6 +44,8 @@ pub(super) struct Streams {
     pub(super) opening: BTreeMap<u64, Opening>,
     /// What those and the items that arrive in chunks will have in all.
     pub(super) assembling_bytes: usize,
+    /// What those requests take beside their payload.
+    opening_bytes: usize,
     /// The number of the next stream that this end opens, and of the next that the peer does.
     pub(super) next_own: u64,
     pub(super) next_peer: u64,
@@ -66,23 +72,6 @@ pub(super) struct Streams {
     pub(super) recent: usize,
     pub(super) totals: ConnectionTotals,
     theirs: Allowance,
-}
-
-/// A stream whose items this end takes.
-#[derive(Debug)]
-pub(super) struct Taking {
-    pub(super) sink: Arc<dyn Sink>,
-    /// What the peer may still send.
-    pub(super) credit: i64,
-    /// How many items came.
-    pub(super) items: u64,
-    /// The request was handed to the wire once so many bytes were.
-    pub(super) leaves_at: u64,
-    /// When its sink is woken.
-    wake_at: Option<Instant>,
-    /// The delivery of this read that is its own.
-    pub(super) delivery: (u64, usize),
-    pub(super) assembly: Option<Box<ItemAssembly>>,
 }
 
 /// A stream that this end answers.
@@ -128,10 +117,12 @@ impl Streams {
             before: 0,
             bodies: Bodies::new(usize::try_from(theirs.assembling_bytes).unwrap_or(usize::MAX)),
             control_bytes: 0,
+            answer_bytes: 0,
             taking: Table::new(next_own & 1),
             answering: Table::new(next_peer & 1),
             opening: BTreeMap::new(),
             assembling_bytes: 0,
+            opening_bytes: 0,
             next_own,
             next_peer,
             own_open: 0,
@@ -191,6 +182,21 @@ impl Streams {
         } else {
             self.peer_open -= 1;
         }
+    }
+
+    /// Does so much wait for the wire that the peer has to be cut off?
+    pub(super) fn is_unread(&self, limits: &LinkLimits) -> bool {
+        let answers = self.answer_bytes + self.bodies.items_left_bytes();
+        self.control_bytes > limits.control_bytes_max
+            || answers > limits.answers_bytes_max.saturating_add(limits.message_bytes_max)
+    }
+
+    /// Adds answers, and counts what that adds to the batch.
+    pub(super) fn answers<T>(&mut self, add: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.batch.bytes();
+        let added = add(self);
+        self.answer_bytes += self.batch.bytes() - before;
+        added
     }
 
     /// Adds a frame that the peer makes us send.
@@ -254,9 +260,27 @@ impl Streams {
         Some(taking)
     }
 
+    /// Adds a request that is not whole; `None` if there is no room for it.
+    pub(super) fn begin_opening(&mut self, stream: u64, opening: Opening, max: usize) -> Option<()> {
+        if self.opening_bytes + opening.bytes() > max {
+            return None;
+        }
+        self.opening_bytes += opening.bytes();
+        self.peer_open += 1;
+        self.opening.insert(stream, opening);
+        Some(())
+    }
+
+    /// Removes a request that became whole; its stream goes on.
+    pub(super) fn end_opening(&mut self, stream: u64) -> Option<Opening> {
+        let opening = self.opening.remove(&stream)?;
+        self.opening_bytes -= opening.bytes();
+        Some(opening)
+    }
+
     /// Removes a request that is not whole.
     pub(super) fn stop_opening(&mut self, stream: u64) -> Option<Opening> {
-        let opening = self.opening.remove(&stream)?;
+        let opening = self.end_opening(stream)?;
         self.assembling_bytes -= opening.assembly.charged();
         self.count_out(stream);
         Some(opening)
@@ -338,7 +362,7 @@ impl Streams {
         if answering.credit > i64::from(self.theirs.window_bytes) {
             return Err(Violation::TooMuchCredit);
         }
-        self.pump(stream);
+        self.answers(|streams| streams.pump(stream));
         Ok(())
     }
 
@@ -472,7 +496,7 @@ impl Streams {
     pub(super) fn take_batch(&mut self, empty: &mut Batch) {
         debug_assert!(empty.is_empty());
         self.before += self.batch.bytes() as u64;
-        self.control_bytes = 0;
+        (self.control_bytes, self.answer_bytes) = (0, 0);
         std::mem::swap(&mut self.batch, empty);
     }
 }
@@ -483,9 +507,4 @@ impl AnswerState {
         self.went.notify_waiters();
         self.room_changed.notify_waiters();
     }
-}
-
-/// What an item costs.
-pub(super) fn cost(bytes: usize) -> i64 {
-    (bytes + ITEM_COST_BYTES) as i64
 }

@@ -1,9 +1,15 @@
 //! Links between two ends in one process.
 
+mod cut;
+mod flood;
 mod flow;
+mod format;
 mod handshake;
 mod hostile;
 mod life;
+mod log;
+mod model;
+mod peer;
 mod streams;
 
 use std::collections::BTreeMap;

@@ -122,6 +122,7 @@ async fn what_is_no_hello_is_refused() {
         (&verdict, false, "hello_malformed"),
         (&reserved, false, "hello_malformed"),
     ];
+    let log = super::log::Log::capture();
     for (said, ends, code) in cases {
         let (dialled, _, _) = local(2, LinkLimits::default(), None);
         let (mut near, far) = tokio::io::duplex(1024);
@@ -131,7 +132,10 @@ async fn what_is_no_hello_is_refused() {
         }
         Link::accept(dialled.clone(), Box::new(far)).await.unwrap_err();
         assert_eq!(dialled.counters.snapshot().refused, BTreeMap::from([(code, 1)]));
+        let lines = log.lines("no connection: ");
+        assert!(lines.last().is_some_and(|line| line.contains(&format!("reason=\"{code}\""))), "{lines:?}");
     }
+    assert_eq!(log.lines("no connection: ").len(), 9);
     // A later version that can still speak this one is welcome.
     let (dialled, _, _) = local(2, LinkLimits::default(), None);
     let (mut near, far) = tokio::io::duplex(1024);

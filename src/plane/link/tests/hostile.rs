@@ -1,99 +1,17 @@
 //! A peer that shook hands and then does what it must not: each reason to close a link has its test here.
 
 use slipring_core::Effect;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::super::frame::{
-    BODY_BYTES_MAX, CHUNK_BYTES, HEAD_BYTES, Head, Kind, LAST, MORE, OPEN_BYTES, Preamble,
-};
-use super::super::hello;
+use super::super::frame::{BODY_BYTES_MAX, CHUNK_BYTES, HEAD_BYTES, Kind, LAST, MORE, OPEN_BYTES};
 use super::super::reason::Violation;
+use super::log::Log;
+use super::peer::{Hostile, data, frame, item, of, open, open_announcing, small};
 use super::*;
-
-/// An end of a link that writes what it likes. It has dialled, so its streams are the odd ones.
-struct Hostile {
-    stream: Box<dyn ByteStream>,
-}
-
-impl Hostile {
-    async fn meet(limits: LinkLimits) -> (Self, End) {
-        let (near, far) = tokio::io::duplex(256 * 1024);
-        Self::meet_over(near, far, limits).await
-    }
-
-    async fn meet_over(near: DuplexStream, far: DuplexStream, limits: LinkLimits) -> (Self, End) {
-        let (hostile, _, _) = local(1, LinkLimits::default(), None);
-        let (local, desk, requests) = local(2, limits, None);
-        let mut near: Box<dyn ByteStream> = Box::new(near);
-        let (met, link) = tokio::join!(
-            hello::dial(&hostile, &mut near, DIALLED),
-            Link::accept(local.clone(), Box::new(far))
-        );
-        met.unwrap();
-        (Self { stream: near }, End { link: link.unwrap(), requests, desk, local })
-    }
-
-    async fn send(&mut self, frames: &[u8]) {
-        // It may be cut off half-way.
-        let _ = self.stream.write_all(frames).await;
-    }
-
-    /// The next frame from the other end, head and body.
-    async fn frame(&mut self) -> (Head, Vec<u8>) {
-        let mut head = [0; HEAD_BYTES];
-        self.stream.read_exact(&mut head).await.unwrap();
-        let head = Head::read(&head).unwrap().unwrap();
-        let mut body = vec![0; head.length];
-        self.stream.read_exact(&mut body).await.unwrap();
-        (head, body)
-    }
-}
-
-fn frame(kind: u8, flags: u8, stream: u64, body: &[u8]) -> Vec<u8> {
-    let mut frame = (body.len() as u32).to_le_bytes().to_vec();
-    frame.extend([kind, flags, 0, 0]);
-    frame.extend(stream.to_le_bytes());
-    frame.extend(body);
-    frame
-}
-
-fn of(kind: Kind, flags: u8, stream: u64, parts: &[&[u8]]) -> Vec<u8> {
-    frame(kind as u8, flags, stream, &parts.concat())
-}
-
-fn open(stream: u64, payload: &[u8]) -> Vec<u8> {
-    open_announcing(stream, 0, payload.len(), payload)
-}
-
-fn open_announcing(stream: u64, flags: u8, announced: usize, payload: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    Preamble::write(&mut body, Duration::from_secs(1), announced, "a/b/c", &Headers::new());
-    body.extend(payload);
-    of(Kind::Open, flags, stream, &[&body])
-}
-
-/// An item of stream 2, with its number.
-fn item(number: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
-    of(Kind::Item, flags, 2, &[&[0; 4], &number.to_le_bytes(), payload])
-}
-
-fn data(stream: u64, offset: u32, chunk: &[u8]) -> Vec<u8> {
-    of(Kind::Data, 0, stream, &[&offset.to_le_bytes(), chunk])
-}
-
-fn small() -> LinkLimits {
-    LinkLimits {
-        message_bytes_max: 1 << 20,
-        assembling_bytes_max: 1 << 20,
-        streams_max: 2,
-        stream_window_bytes: 100,
-        ..LinkLimits::default()
-    }
-}
 
 /// How a link with one stream of its own, number 2, is closed when it is sent these frames. What is wrong is
 /// noticed from the frames alone: the connection stays open.
 async fn fate(frames: &[Vec<u8>]) -> CloseReason {
+    let log = Log::capture();
     let (mut hostile, far) = Hostile::meet(small()).await;
     let sink = Kept::new();
     let _inflow = far.open("go", &sink).unwrap();
@@ -101,6 +19,7 @@ async fn fate(frames: &[Vec<u8>]) -> CloseReason {
         hostile.send(frame).await;
     }
     let reason = far.link.closed().await;
+    log.tells_once(reason);
     // Whatever happens, the stream is told once, by an error.
     assert!(sink.end().await.1.is_some());
     let counted = far.local.counters.snapshot();
@@ -191,6 +110,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
             &[of(Kind::Item, MORE, 2, &[&[0; 8], &[0; 4]])],
             &[of(Kind::Item, MORE, 2, &[&[0; 8], &[9, 0, 0, 0, 1]])],
             &[of(Kind::Fail, 0, 2, &[&[0; 4], b"no error"])],
+            &[frame(14, 0, 0, &[2])],
         ],
     )
     .await;
@@ -314,6 +234,13 @@ async fn items_that_are_missing_or_come_again_are_refused() {
         ],
     )
     .await;
+}
+
+/// Going away once is for good; doing it again would only make work.
+#[tokio::test]
+async fn going_away_again_is_refused() {
+    let go_away = || frame(13, 0, 0, &2_u64.to_le_bytes());
+    check(Violation::GoneAlready, &[&[go_away(), go_away()]]).await;
 }
 
 /// What came before a violation is delivered, and the peer is told that it is accused.
