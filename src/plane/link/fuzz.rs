@@ -129,7 +129,7 @@ impl Mode {
     }
 }
 
-/// A whole connection, whose peer says these bytes: the first is a [`Mode`], the second the length of the pieces
+/// A whole connection, whose peer says these bytes: the first is its mode, the second the length of the pieces
 /// in which the others come, 0 for all at once. Whatever they are, the link ends with a reason that is counted
 /// once, all its streams are told, nothing is left of it, and its limits hold all the time. The clock has to be
 /// paused.
