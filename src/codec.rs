@@ -32,7 +32,8 @@ pub enum Codec {
 const KEPT_BYTES: usize = 4096;
 
 thread_local! {
-    /// Where values are written. Whoever writes takes it, so that a value may write another one meanwhile.
+    /// Where values are written. Whoever writes takes it, so that a value may write another one meanwhile. It is room
+    /// and no state: what was left in it is never read.
     static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
