@@ -5,7 +5,7 @@ use scenarios::mutants::hunt_all;
 use slipring_core::mutation::Mutation;
 
 /// Seeds of each scenario. Without optimisation these take minutes.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 80;
 
 const SOON: [&str; 42] = [
     "lease_ends_early",
