@@ -1,7 +1,6 @@
 //! Codecs: how requests and items become bytes.
 
 use std::any::type_name;
-use std::cell::Cell;
 use std::fmt;
 use std::io::Cursor;
 use std::str::FromStr;
@@ -28,14 +27,8 @@ pub enum Codec {
     MessagePack,
 }
 
-/// A value that takes no more than this is written into room that is kept, and copied from there.
-const KEPT_BYTES: usize = 4096;
-
-thread_local! {
-    /// Where values are written. Whoever writes takes it, so that a value may write another one meanwhile. It is room
-    /// and no state: what was left in it is never read.
-    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
+/// As much as most values need, so that few are moved while they are written.
+const ROOM_BYTES: usize = 256;
 
 impl Codec {
     /// Every codec there is.
@@ -57,9 +50,7 @@ impl Codec {
     /// # Errors
     /// [`Error::Invalid`] naming the type if it cannot be written, such as a JSON map whose keys are no text.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Bytes> {
-        let mut bytes = ROOM.take();
-        bytes.clear();
-        bytes.reserve(KEPT_BYTES);
+        let mut bytes = Vec::with_capacity(ROOM_BYTES);
         match self {
             Self::Json => {
                 serde_json::to_writer(&mut bytes, value).map_err(|error| self.invalid::<T>(error))?
@@ -69,12 +60,7 @@ impl Codec {
                     .map_err(|error| self.invalid::<T>(error))?;
             }
         }
-        if bytes.len() > KEPT_BYTES {
-            return Ok(bytes.into());
-        }
-        let value = Bytes::copy_from_slice(&bytes);
-        ROOM.set(bytes);
-        Ok(value)
+        Ok(bytes.into())
     }
 
     /// Reads a value that is all there is.
